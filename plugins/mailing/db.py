@@ -1,0 +1,69 @@
+"""The way to PostgreSQL: one Airflow connection, and the statements of include/sql by name."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, LiteralString, cast
+
+import psycopg
+from psycopg.rows import DictRow, dict_row
+
+CONNECTION_ID = "mailing_db"
+"""The Airflow connection that holds our tables (environment, secrets backend or Admin → Connections)."""
+
+SQL_FOLDER = Path(os.environ.get("MAILING_SQL_FOLDER") or Path(__file__).resolve().parents[2] / "include" / "sql")
+
+Connection = psycopg.Connection[DictRow]
+
+
+def connect() -> Connection:
+    """A new psycopg connection whose rows are dicts. Nothing is committed until its caller does.
+
+    Raises psycopg.OperationalError when the database is away, and Airflow's AirflowNotFoundException when the
+    connection `mailing_db` is not defined.
+    """
+    # Imported here: the hook costs a second, and the pure floors are imported by tools that never connect.
+    from airflow.providers.postgres.hooks.postgres import PostgresHook
+
+    connection = cast(Connection, PostgresHook(CONNECTION_ID).get_conn())
+    connection.row_factory = dict_row
+    # Whatever the server's or the role's default: text that BI and people read shows UTC.
+    connection.execute("SET TIME ZONE 'UTC'")
+    connection.commit()
+    return connection
+
+
+@contextmanager
+def transaction() -> Iterator[Connection]:
+    """A connection for one transaction: committed at the end of the block, rolled back by an error, then closed."""
+    with connect() as connection:
+        yield connection
+
+
+def sqlalchemy_url() -> str:
+    """The same connection as a SQLAlchemy URL, password included: do not print it."""
+    from airflow.providers.postgres.hooks.postgres import PostgresHook
+
+    return PostgresHook(CONNECTION_ID).sqlalchemy_url.render_as_string(hide_password=False)
+
+
+@cache
+def queries(noun: str) -> Mapping[str, LiteralString]:
+    """The statements of include/sql/queries/<noun>.sql by name.
+
+    A statement begins at a line `-- name: <name>` and ends at the next such line; its comments stay in it, so that
+    pg_stat_statements and the server's log show them.
+    """
+    text = (SQL_FOLDER / "queries" / f"{noun}.sql").read_text(encoding="utf-8")
+    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
+    return {name: cast(LiteralString, body.strip()) for name, body in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def one(connection: Connection, statement: LiteralString, parameters: Mapping[str, Any]) -> DictRow | None:
+    """The first row of what `statement` returns, or None."""
+    return connection.execute(statement, parameters).fetchone()

@@ -1,0 +1,285 @@
+"""The tables. One definition, from which the migrations and the admin pages follow.
+
+All times are `timestamptz`. Rules that must hold whoever writes (API, page, psql) are constraints here, or triggers in
+the first migration (revisions, known tags); rules that need the world around a row are in the noun's module.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, time
+from decimal import Decimal
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Computed,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Numeric,
+    SmallInteger,
+    Table,
+    Text,
+    Time,
+    UniqueConstraint,
+    func,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+CAMPAIGN_STATUSES = ("scheduled", "running", "paused", "cancelled", "finished")
+MESSAGE_STATES = ("pending", "sending", "sent", "failed", "unknown", "expired", "cancelled", "excluded")
+BREAKER_STATES = ("closed", "open", "half_open")
+MAX_TEXT = 255
+MAX_REPLY = 1024
+DEFAULT_GATEWAY = "default"
+
+
+def _one_of(column: str, values: tuple[str, ...]) -> str:
+    return f"{column} IN ({', '.join(repr(value) for value in values)})"
+
+
+class Base(DeclarativeBase):
+    """Names every constraint, so that a migration can find it and an error can say which rule was broken."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+            "uq": "%(table_name)s_%(column_0_N_name)s_key",
+            "ck": "%(table_name)s_%(constraint_name)s_check",
+            "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+            "pk": "%(table_name)s_pkey",
+        }
+    )
+    type_annotation_map = {str: Text, datetime: DateTime(timezone=True), int: Integer}
+
+
+class Timezone(Base):
+    """One row per IANA zone that both PostgreSQL and Python know; filled by `mailing.cli migrate`."""
+
+    __tablename__ = "timezones"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+
+
+client_tags = Table(
+    "client_tags",
+    Base.metadata,
+    Column("client_id", ForeignKey("clients.id", ondelete="CASCADE"), primary_key=True),
+    Column("tag_id", ForeignKey("tags.id", ondelete="CASCADE"), primary_key=True),
+    # Serves select_audience: all clients of a tag.
+    Index(None, "tag_id", "client_id"),
+)
+
+
+class Tag(Base):
+    """A label on clients, matched by filters.
+
+    Never three digits: that is what an operator code looks like, and an operator code counts as a tag that is
+    computed from the phone number.
+    """
+
+    __tablename__ = "tags"
+    __table_args__ = (
+        # The collation, not the server's locale, says what a letter is: any script's.
+        CheckConstraint(r"name COLLATE pg_c_utf8 ~ '^[[:alpha:]0-9_-]{1,200}$'", name="name_form"),
+        CheckConstraint(r"name !~ '^[0-9]{3}$'", name="not_an_operator_code"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+
+
+class Client(Base):
+    """Somebody who can be messaged: a phone number of the form 7XXXXXXXXXX."""
+
+    __tablename__ = "clients"
+    __table_args__ = (CheckConstraint("phone_number ~ '^7[0-9]{10}$'", name="phone_number_form"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    phone_number: Mapped[str] = mapped_column(unique=True)
+    mobile_operator_code: Mapped[str] = mapped_column(
+        Computed("substr(phone_number, 2, 3)", persisted=True),
+        index=True,  # select_audience by operator code
+    )
+    timezone: Mapped[str] = mapped_column(ForeignKey("timezones.name"), server_default="UTC")
+    created: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    tags: Mapped[list[Tag]] = relationship(secondary=client_tags, order_by="Tag.name")
+
+
+class Gateway(Base):
+    """A service that takes messages, reached through an Airflow HTTP connection whose password is the bearer token."""
+
+    __tablename__ = "gateways"
+    __table_args__ = (
+        CheckConstraint("endpoint ~ '^/[^ ]*[{]id[}]'", name="endpoint_form"),
+        CheckConstraint("messages_per_second > 0", name="messages_per_second_positive"),
+        CheckConstraint("requests_in_flight BETWEEN 1 AND 10000", name="requests_in_flight_range"),
+        CheckConstraint("timeout_s > 0 AND timeout_s <= 300", name="timeout_s_range"),
+        CheckConstraint(_one_of("breaker_state", BREAKER_STATES), name="breaker_state_known"),
+    )
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    connection_id: Mapped[str] = mapped_column(server_default="mailing_gateway")
+    endpoint: Mapped[str] = mapped_column(server_default="/v1/send/{id}")
+    messages_per_second: Mapped[Decimal | None] = mapped_column(Numeric(12, 3))  # NULL: as fast as it takes them
+    requests_in_flight: Mapped[int] = mapped_column(server_default="100")  # by all tasks together
+    timeout_s: Mapped[Decimal] = mapped_column(Numeric(6, 3), server_default="10")
+    repeat_codes: Mapped[list[int]] = mapped_column(ARRAY(Integer), server_default="{}")  # reply codes to try again
+    breaker_state: Mapped[str] = mapped_column(server_default="closed")
+    breaker_changed_at: Mapped[datetime | None]
+    breaker_probe_at: Mapped[datetime | None]
+
+
+class Campaign(Base):
+    """A text for an audience, sent while `sending_start <= now < sending_stop`.
+
+    The filter stands in the row itself, so that no reader can ever see a campaign without its filter (and message
+    everybody). `filter_tags`: a client needs all of them; `filter_operator_codes`: any one of them; both apply.
+    """
+
+    __tablename__ = "campaigns"
+    __table_args__ = (
+        CheckConstraint(f"char_length(text) BETWEEN 1 AND {MAX_TEXT}", name="text_length"),
+        CheckConstraint("char_length(name) BETWEEN 1 AND 200", name="name_length"),
+        CheckConstraint("sending_stop > sending_start", name="window_order"),
+        CheckConstraint(
+            # PostgreSQL knows infinity and the year 200000; neither Airflow nor Python can hold them.
+            "sending_start >= '2000-01-01 00:00Z' AND sending_stop < '9999-01-01 00:00Z'",
+            name="window_range",
+        ),
+        CheckConstraint(
+            r"array_to_string(filter_operator_codes, ',', '?') ~ '^([0-9]{3}(,[0-9]{3})*)?$'",
+            name="filter_operator_codes_form",
+        ),
+        CheckConstraint(_one_of("audience", ("snapshot", "live")), name="audience_known"),
+        CheckConstraint(_one_of("on_doubt", ("hold", "resend")), name="on_doubt_known"),
+        CheckConstraint("(local_from IS NULL) = (local_to IS NULL)", name="local_hours_both_ends"),
+        CheckConstraint("local_from <> local_to", name="local_hours_not_empty"),
+        CheckConstraint("messages_per_second > 0", name="messages_per_second_positive"),
+        CheckConstraint(_one_of("status", CAMPAIGN_STATUSES), name="status_known"),
+        CheckConstraint("status <> 'finished' OR finished_at IS NOT NULL", name="finished_has_time"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    name: Mapped[str | None]
+    text: Mapped[str]
+    sending_start: Mapped[datetime]
+    sending_stop: Mapped[datetime] = mapped_column(index=True)  # which rows become DAGs; what is overdue
+    filter_tags: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default="{}")
+    filter_operator_codes: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default="{}")
+    audience: Mapped[str] = mapped_column(server_default="snapshot")
+    on_doubt: Mapped[str] = mapped_column(server_default="hold")
+    local_from: Mapped[time | None] = mapped_column(Time)
+    local_to: Mapped[time | None] = mapped_column(Time)
+    messages_per_second: Mapped[Decimal | None] = mapped_column(Numeric(12, 3))  # NULL: the gateway's limit alone
+    gateway: Mapped[str] = mapped_column(
+        ForeignKey("gateways.name", onupdate="CASCADE"), server_default=DEFAULT_GATEWAY
+    )
+    status: Mapped[str] = mapped_column(server_default="scheduled")
+    revision: Mapped[int] = mapped_column(server_default="1")  # kept by a trigger
+    wake_at: Mapped[datetime | None]  # when its DAG is to run once more (extended, reopened)
+    opened_at: Mapped[datetime | None]  # its audience was selected
+    finished_at: Mapped[datetime | None]
+    created: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated: Mapped[datetime] = mapped_column(server_default=func.now())  # kept by a trigger
+
+
+class CampaignRevision(Base):
+    """One row per campaign and revision: what its text, filter and window were. Written by a trigger only."""
+
+    __tablename__ = "campaign_revisions"
+
+    campaign_id: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey("campaigns.id", ondelete="CASCADE"), primary_key=True
+    )
+    revision: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str]
+    filter_tags: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    filter_operator_codes: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    sending_start: Mapped[datetime]
+    sending_stop: Mapped[datetime]
+    created: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Batch(Base):
+    """One row per batch of a campaign: the range of message ids that one mapped task sends.
+
+    Ranges of campaigns that open at the same moment may interleave, so a reader tests the campaign as well.
+    """
+
+    __tablename__ = "batches"
+    __table_args__ = (
+        CheckConstraint("first_id <= last_id", name="range_order"),
+        CheckConstraint("size > 0", name="size_positive"),
+    )
+
+    campaign_id: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey("campaigns.id", ondelete="CASCADE"), primary_key=True
+    )
+    number: Mapped[int] = mapped_column(primary_key=True)  # from 1
+    first_id: Mapped[int] = mapped_column(BigInteger)
+    last_id: Mapped[int] = mapped_column(BigInteger)
+    size: Mapped[int]
+
+
+class Lease(Base):
+    """One row per task that is sending now. Its key is the fencing token that the messages it claims carry.
+
+    A lease belongs to the task, not to each message: staying alive is one small UPDATE however many are in flight.
+    """
+
+    __tablename__ = "leases"
+
+    token: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    campaign_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("campaigns.id", ondelete="CASCADE"), index=True)
+    batch: Mapped[int]
+    holder: Mapped[str]  # host:pid, for people
+    taken_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+
+
+class Message(Base):
+    """The ledger: one row per campaign and client. Its id is the gateway's `msgId` on every attempt.
+
+    No index touches a column that changes while sending, and half of each page is left free, so that the two updates
+    of a message (claim, outcome) stay inside its page (HOT): see docs/decisions/0002-ledger-layout.md.
+    """
+
+    __tablename__ = "messages"
+    __table_args__ = (
+        # One message per client and campaign, for good; also all lists by campaign, and (skip scan) by client.
+        UniqueConstraint("campaign_id", "client_id"),
+        CheckConstraint(_one_of("state", MESSAGE_STATES), name="state_known"),
+        CheckConstraint("state IN ('pending', 'sending', 'sent') OR reason IS NOT NULL", name="end_has_reason"),
+        CheckConstraint("(state = 'sent') = (sent_at IS NOT NULL)", name="sent_has_time"),
+        CheckConstraint("state NOT IN ('sending', 'sent') OR (token IS NOT NULL AND revision IS NOT NULL)",
+                        name="claimed_has_token"),
+        CheckConstraint(f"char_length(reply) <= {MAX_REPLY}", name="reply_length"),
+        {"postgresql_with": {"fillfactor": 50}},
+    )  # fmt: skip
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    campaign_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("campaigns.id"))
+    # No foreign key: the ledger outlives the client. One that is gone before the claim ends as excluded.
+    client_id: Mapped[int] = mapped_column(BigInteger)
+    created: Mapped[datetime] = mapped_column(server_default=func.now())
+    attempts: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    state: Mapped[str] = mapped_column(server_default="pending")
+    reason: Mapped[str | None]
+    token: Mapped[int | None] = mapped_column(BigInteger)  # the lease that claimed it last
+    revision: Mapped[int | None]  # of the campaign, as it was claimed
+    claimed_at: Mapped[datetime | None]  # when the last request began: it is posted as soon as it is claimed
+    not_before: Mapped[datetime | None]
+    sent_at: Mapped[datetime | None]
+    # Evidence of the last bad attempt.
+    failed_at: Mapped[datetime | None]
+    duration_ms: Mapped[int | None]
+    status_code: Mapped[int | None] = mapped_column(SmallInteger)
+    error: Mapped[str | None]
+    reply: Mapped[str | None]
