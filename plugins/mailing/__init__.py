@@ -2,9 +2,10 @@
 
 Floors, each importing only from the ones below it (proven by tests/test_layers.py):
 
-0. rules, pure: `window`, `replies`, `phone`
-1. tables: `errors`, `db`, `models`, `migrations`
-2. nouns: `clients`, `campaigns`, `messages`
-3. sending: `gateway`, `sender`
-4. faces: `operators`, `timetable`, `cli`
+0. rules, pure: `window`, `replies`, `phone`, `errors`
+1. tables and files: `db`, `models`, `migrations`, `client_file`
+2. nouns: `clients`, `campaigns`, `messages`; `migrate`
+3. towards the world: `gateway` (HTTP), `roster` (which campaigns are DAGs)
+4. `sender`: sends one batch
+5. faces: `operators`, `timetable`, `cli`
 """

@@ -30,6 +30,8 @@ def connect() -> Connection:
     # Imported here: the hook costs a second, and the pure floors are imported by tools that never connect.
     from airflow.providers.postgres.hooks.postgres import PostgresHook
 
+    # A host that does not answer must fail within the 30 s that Airflow gives to parsing a file; libpq waits 130 s.
+    os.environ.setdefault("PGCONNECT_TIMEOUT", "10")
     connection = cast(Connection, PostgresHook(CONNECTION_ID).get_conn())
     connection.row_factory = dict_row
     # Whatever the server's or the role's default: text that BI and people read shows UTC.

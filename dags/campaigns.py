@@ -1,0 +1,77 @@
+"""Sends one campaign: a text for the clients that match a filter, inside a window of time.
+
+| task | what it does |
+|---|---|
+| `select_audience` | the clients that match the filter enter the ledger, once each, in batches |
+| `send_batch` | one per batch: claims messages, posts them to the gateway, writes down what became of each |
+| `close_campaign` | what the window closed on becomes `expired`; the campaign is `finished` |
+
+The run starts by itself at `sending_start`, or at once when the window is open already. Clearing a task, retrying it or
+triggering the DAG again sends nothing twice: the ledger (table `messages`) has one row per client. A run that you
+trigger by hand adds the clients that match by now and have no message yet. Outside the window nothing is sent.
+
+The figures: `SELECT * FROM reporting.campaign_statistics`.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, Param, TriggerRule
+from airflow.sdk.definitions.context import get_parsing_context
+
+from mailing import roster
+from mailing.campaigns import BATCH_SIZE, CampaignRow
+from mailing.operators import CloseCampaignOperator, SelectAudienceOperator, SendBatchOperator
+from mailing.timetable import CampaignTimetable
+
+# What fails here is a process or the database, not a message: those have retries of their own, in the ledger.
+PATIENCE = {
+    "retries": 50,
+    "retry_delay": timedelta(seconds=5),
+    "retry_exponential_backoff": 2.0,
+    "max_retry_delay": timedelta(minutes=5),
+}
+
+
+def campaign_dag(campaign: CampaignRow) -> DAG:
+    """The DAG of one campaign."""
+    with DAG(
+        dag_id=roster.dag_id(campaign.id),
+        dag_display_name=f"Campaign {campaign.id}" + (f": {campaign.name}" if campaign.name else ""),
+        schedule=CampaignTimetable.of(campaign.window, campaign.wake_at),
+        max_active_runs=1,
+        catchup=False,
+        tags=["mailing", "campaign"],
+        doc_md=__doc__,
+        default_args=PATIENCE,
+        params={
+            "batch_size": Param(
+                BATCH_SIZE,
+                type="integer",
+                minimum=1,
+                maximum=100_000,
+                title="Batch size",
+                description="Messages per mapped task, for the clients that this run adds.",
+            )
+        },
+    ) as dag:
+        select_audience = SelectAudienceOperator(task_id="select_audience", campaign_id=campaign.id)
+        send_batch = SendBatchOperator.partial(
+            task_id="send_batch",
+            campaign_id=campaign.id,
+            map_index_template="{{ label | default('batch') }}",
+        ).expand(batch=select_audience.output)
+        close_campaign = CloseCampaignOperator(
+            task_id="close_campaign", campaign_id=campaign.id, trigger_rule=TriggerRule.ALL_DONE, retries=10
+        )
+        send_batch >> close_campaign
+    return dag
+
+
+for campaign in roster.read(only_dag=get_parsing_context().dag_id):
+    try:
+        globals()[roster.dag_id(campaign.id)] = campaign_dag(campaign)
+    except Exception:
+        # Whatever is wrong with this row, the other campaigns go on.
+        roster.log.exception("campaign %s: gets no DAG", campaign.id)

@@ -1,0 +1,30 @@
+CREATE OR REPLACE VIEW reporting.message_outcomes AS
+-- One row per message, that is per campaign and client of its audience. No phone numbers; the client's columns are
+-- empty once the client is deleted.
+SELECT m.id AS message_id,
+       m.campaign_id,
+       c.name AS campaign_name,
+       m.client_id,
+       cl.mobile_operator_code,
+       cl.timezone,
+       m.state,
+       m.reason,
+       m.attempts,
+       m.revision,
+       r.text,
+       m.created,
+       m.claimed_at,
+       m.sent_at,
+       m.failed_at AS last_failure_at,
+       m.status_code AS last_failure_status_code,
+       m.error AS last_failure_error,
+       m.duration_ms AS last_failure_duration_ms
+FROM messages m
+JOIN campaigns c ON c.id = m.campaign_id
+LEFT JOIN campaign_revisions r ON r.campaign_id = m.campaign_id AND r.revision = m.revision
+LEFT JOIN clients cl ON cl.id = m.client_id;
+
+COMMENT ON VIEW reporting.message_outcomes IS
+    'One row per message (per campaign and client): its state, the text it was sent with, and its last bad attempt.';
+COMMENT ON COLUMN reporting.message_outcomes.text IS
+    'The text of the revision that the message was claimed with; empty while it was never claimed.';

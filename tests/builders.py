@@ -1,0 +1,68 @@
+"""Rows for tests: `a_campaign(connection, text="Hi")` is a good campaign but for what the test names."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from mailing import campaigns, db
+
+HOUR = timedelta(hours=1)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def some_clients(connection: db.Connection, count: int, *, code: str = "103", tags: tuple[str, ...] = ()) -> list[int]:
+    """Clients of one operator code with these tags; their ids."""
+    known = connection.execute("SELECT count(*) AS count FROM clients").fetchone()
+    offset = known["count"] if known else 0
+    ids = [
+        row["id"]
+        for row in connection.execute(
+            "INSERT INTO clients (phone_number) SELECT '7' || %s::text || lpad(n::text, 7, '0')"
+            " FROM generate_series(%s::int + 1, %s::int + %s::int) n RETURNING id",
+            (code, offset, offset, count),
+        )
+    ]
+    for tag in tags:
+        connection.execute("INSERT INTO tags (name) VALUES (%s) ON CONFLICT DO NOTHING", (tag,))
+        connection.execute(
+            "INSERT INTO client_tags SELECT unnest(%s::bigint[]), id FROM tags WHERE name = %s", (ids, tag)
+        )
+    return ids
+
+
+def a_campaign(connection: db.Connection, **changes: Any) -> int:
+    """A campaign to everybody whose window opened a minute ago and closes in an hour; its id."""
+    values: dict[str, Any] = {
+        "text": "Hello",
+        "sending_start": now() - timedelta(minutes=1),
+        "sending_stop": now() + HOUR,
+    }
+    return campaigns.create(connection, **(values | changes))
+
+
+def an_open_campaign(
+    connection: db.Connection, clients: int = 10, batch_size: int = 5_000, **changes: Any
+) -> tuple[int, list[int]]:
+    """A campaign with its audience in the ledger: its id, and the numbers of its batches."""
+    some_clients(connection, clients)
+    campaign_id = a_campaign(connection, **changes)
+    with connection.transaction():
+        opening = campaigns.select_audience(connection, campaign_id, batch_size=batch_size)
+    return campaign_id, opening.batches
+
+
+def states(connection: db.Connection, campaign_id: int) -> dict[str, int]:
+    """How many messages of the campaign are in which state."""
+    rows = connection.execute(
+        "SELECT state, count(*) AS count FROM messages WHERE campaign_id = %s GROUP BY state", (campaign_id,)
+    )
+    return {row["state"]: row["count"] for row in rows}
+
+
+def ledger(connection: db.Connection, campaign_id: int) -> list[dict[str, Any]]:
+    """Every message of the campaign, by id."""
+    return connection.execute("SELECT * FROM messages WHERE campaign_id = %s ORDER BY id", (campaign_id,)).fetchall()

@@ -1,0 +1,119 @@
+"""Real parts for the tests: a PostgreSQL server, a freshly cloned database for each test, the gateway simulator.
+
+Nothing of ours is patched. The environment below is set before Airflow is imported, as a stack's would be.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="mailing-tests-airflow-"))
+os.environ.update(
+    {
+        "AIRFLOW_HOME": str(AIRFLOW_HOME),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{AIRFLOW_HOME}/airflow.db",
+        "AIRFLOW__CORE__FERNET_KEY": "",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "no_proxy": "127.0.0.1,localhost",
+    }
+)
+
+import psycopg  # noqa: E402
+import pytest  # noqa: E402
+
+from local.postgres import Server, throwaway_server  # noqa: E402
+from local.simulator import RunningSimulator, running_simulator  # noqa: E402
+
+TEMPLATE = "mailing_template"
+_numbers = itertools.count(1)
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(AIRFLOW_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    with throwaway_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def migrated(server: Server) -> str:
+    """The name of a database with our tables, to be cloned."""
+    from mailing.migrate import migrate
+
+    _as_superuser(server, f"CREATE DATABASE {TEMPLATE} OWNER mailing")
+    migrate(server.url(TEMPLATE, scheme="postgresql+psycopg"))
+    return TEMPLATE
+
+
+@pytest.fixture
+def database(server: Server, migrated: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of an empty database of this test's own; Airflow's connection mailing_db points to it."""
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    _as_superuser(server, f"CREATE DATABASE {name} TEMPLATE {migrated} OWNER mailing")
+    point_mailing_db_to(monkeypatch, server, name)
+    yield server.url(name)
+    _as_superuser(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def point_mailing_db_to(monkeypatch: pytest.MonkeyPatch, server: Server, name: str) -> None:
+    parts = psycopg.conninfo.conninfo_to_dict(server.url(name))
+    connection = {
+        "conn_type": "postgres",
+        "host": parts["host"],
+        "port": int(parts["port"] or 0),
+        "login": parts["user"],
+        "password": parts["password"],
+        "schema": name,
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_MAILING_DB", json.dumps(connection))
+
+
+@pytest.fixture
+def connection(database: str) -> Iterator[psycopg.Connection[dict[str, object]]]:
+    """An open connection to the test's database, in autocommit: what a test writes, everybody sees."""
+    from mailing import db
+
+    with db.connect() as connection:
+        connection.autocommit = True
+        yield connection
+
+
+@pytest.fixture
+def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningSimulator]:
+    """A gateway simulator that answers at once; Airflow's connection mailing_gateway points to it."""
+    with running_simulator(latency={"kind": "fixed", "seconds": 0}) as simulator:
+        point_gateway_to(monkeypatch, simulator.url, simulator.token())
+        yield simulator
+
+
+def point_gateway_to(monkeypatch: pytest.MonkeyPatch, url: str, token: str) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    connection = {"conn_type": "http", "host": host, "port": int(port), "schema": "http", "password": token}
+    monkeypatch.setenv("AIRFLOW_CONN_MAILING_GATEWAY", json.dumps(connection))
+
+
+@pytest.fixture(scope="session")
+def airflow_db() -> None:
+    """Airflow's own metadata database, migrated: for `dag.test()`."""
+    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
+
+
+def _as_superuser(server: Server, statement: str) -> None:
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(statement)  # type: ignore[arg-type]

@@ -1,0 +1,51 @@
+"""Imports go down a floor, never up or sideways (plugins/mailing/__init__.py lists the floors)."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "plugins" / "mailing"
+FLOORS = [
+    {"window", "replies", "phone", "errors"},
+    {"db", "models", "client_file"},
+    {"migrate", "clients", "campaigns", "messages"},
+    {"gateway", "roster"},
+    {"sender"},
+    {"operators", "timetable", "cli"},
+]
+FLOOR_OF = {module: number for number, floor in enumerate(FLOORS) for module in floor}
+
+
+def imports_of(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "mailing":
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mailing."):
+            yield node.module.split(".")[1]
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("mailing."))
+
+
+def test_every_module_has_a_floor():
+    assert {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"} == set(FLOOR_OF)
+
+
+@pytest.mark.parametrize("module", sorted(FLOOR_OF))
+def test_a_module_imports_only_from_the_floors_below(module):
+    upward = {name for name in imports_of(PACKAGE / f"{module}.py") if FLOOR_OF[name] >= FLOOR_OF[module]}
+    assert not upward
+
+
+@pytest.mark.parametrize("file", sorted(path.name for path in (ROOT / "dags").glob("*.py")))
+def test_a_dag_file_is_wiring_and_holds_no_sql_and_no_http(file):
+    text = (ROOT / "dags" / file).read_text(encoding="utf-8")
+    code = ast.unparse([node for node in ast.parse(text).body if not isinstance(node, ast.Expr)])
+    assert not {"aiohttp", "requests", "psycopg", "sqlalchemy"} & {
+        (node.module or "").split(".")[0] for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)
+    }
+    assert "SELECT " not in code
+    assert len(text.splitlines()) <= 120
