@@ -42,6 +42,7 @@ def campaign_dag(campaign: CampaignRow) -> DAG:
         schedule=CampaignTimetable.of(campaign.window, campaign.wake_at),
         max_active_runs=1,
         catchup=False,
+        is_paused_upon_creation=False,  # whatever this Airflow's default: a campaign that is due must go
         tags=["mailing", "campaign"],
         doc_md=__doc__,
         default_args=PATIENCE,

@@ -17,6 +17,7 @@ from airflow.sdk import dag, task
     schedule=timedelta(minutes=1),
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
+    is_paused_upon_creation=False,
     max_active_runs=1,
     tags=["mailing"],
     doc_md=__doc__,

@@ -133,11 +133,59 @@ def test_a_campaign_that_is_wholly_past_sends_nothing_and_its_report_says_so(con
     campaign_id = a_campaign(connection, sending_start=now() - 2 * HOUR, sending_stop=now() - HOUR)
     assert campaigns.overdue(connection) == [campaign_id]
 
-    progress = campaigns.close_overdue(connection, campaign_id)
+    progress = close(connection, campaign_id)
 
     assert (progress.status, progress.audience, progress.expired) == ("finished", 4, 4)
     assert {row["reason"] for row in ledger(connection, campaign_id)} == {"window"}
     assert campaigns.overdue(connection) == []
+
+
+def test_a_campaign_whose_audience_was_never_taken_is_not_finished(connection):
+    """As after a select_audience that failed: finished would mean that nobody is ever sent to."""
+    some_clients(connection, 2)
+    campaign_id = a_campaign(connection)
+    with pytest.raises(NotFinished, match="its audience was not taken yet"):
+        close(connection, campaign_id)
+    assert select(connection, campaign_id).batches == [1]
+
+
+def test_a_paused_campaign_is_closed_with_its_window(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=2)
+    connection.execute("UPDATE campaigns SET status = 'paused'")
+    with pytest.raises(NotFinished):
+        close(connection, campaign_id)
+    connection.execute("UPDATE campaigns SET sending_stop = now()")
+    assert campaigns.overdue(connection) == [campaign_id]
+    assert close(connection, campaign_id).counts == {"audience": 2, "expired": 2}
+
+
+def test_a_live_audience_takes_in_nobody_after_the_stop(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=2, audience="live")
+    connection.execute("UPDATE campaigns SET sending_stop = now()")
+    close(connection, campaign_id)
+    some_clients(connection, 3)
+    assert select(connection, campaign_id).batches == []
+    assert close(connection, campaign_id).counts == {"audience": 2, "expired": 2}
+
+
+def test_doubt_does_not_expire(connection):
+    """Under `resend` a message that may have been taken is pending again; the stop must not call it unsent."""
+    campaign_id, [number] = an_open_campaign(connection, clients=3, on_doubt="resend")
+    batch = messages.batch(connection, campaign_id, number)
+    token = messages.take_lease(connection, campaign_id, number, "test").token
+    [claim] = messages.claim(connection, campaign_id, token, from_id=batch.first_id, last_id=batch.last_id, limit=1)
+    doubt = messages.Outcome(claim.id, claim.attempts, "unknown", "no_answer", wait_s=60)
+    messages.record(connection, campaign_id, token, [doubt])
+    connection.execute("UPDATE campaigns SET sending_stop = now()")
+    assert close(connection, campaign_id).counts == {"audience": 3, "unknown": 1, "expired": 2}
+
+
+def test_newcomers_share_what_one_run_can_map(connection):
+    some_clients(connection, 30)
+    campaign_id = a_campaign(connection)
+    select(connection, campaign_id, batch_size=10, max_batches=4)
+    some_clients(connection, 30)
+    assert len(select(connection, campaign_id, batch_size=1, max_batches=4, newcomers=True).batches) == 4
 
 
 def test_closing_is_refused_while_messages_are_left(connection):

@@ -128,6 +128,17 @@ def test_a_late_word_cannot_undo_a_newer_claim(connection, opened):
     assert record(connection, opened, new, again, "sent") == 1
 
 
+def test_a_late_word_settles_a_row_that_waits_to_be_sent_again(connection, opened):
+    connection.execute("UPDATE campaigns SET on_doubt = 'resend'")
+    token = lease_on(connection, opened[0])
+    claims = claim(connection, opened, token, limit=1)
+    connection.execute("UPDATE leases SET expires_at = now() - interval '1 second'")
+    messages.recover_claims(connection, *opened)
+    assert states(connection, opened[0]) == {"pending": 10}
+    assert record(connection, opened, token, claims, "sent") == 1
+    assert states(connection, opened[0]) == {"sent": 1, "pending": 9}
+
+
 def test_live_claims_are_left_alone(connection, opened):
     claim(connection, opened, lease_on(connection, opened[0]))
     assert messages.recover_claims(connection, *opened) == 0

@@ -55,7 +55,7 @@ def test_a_gateway_may_list_codes_to_repeat():
         (Verdict.UNAUTHORIZED, [401, 403]),
         (Verdict.REPEAT, [301, 302, 307, 408, 425, 429, 500, 503]),
         (Verdict.FAILED, [400, 402, 404, 405, 409, 410, 413, 415, 422, 451]),
-        (Verdict.IN_DOUBT, [501, 502, 504, 505, 520, 524, 599, 100, 600]),
+        (Verdict.IN_DOUBT, [303, 501, 502, 504, 505, 520, 524, 599, 100, 600]),
     ],
 )
 def test_each_status_has_its_verdict_whatever_the_body_says(verdict, statuses):
@@ -78,6 +78,8 @@ def test_no_reply_raises_and_only_code_0_counts_as_sent(status, body, retry_afte
         ("120", 120.0),
         (" 7 ", 7.0),
         ("0", 0.0),
+        ("999999999999", 3_600.0),
+        ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", None),
         (format_datetime(NOW + timedelta(seconds=90), usegmt=True), 90.0),
         (format_datetime(NOW - timedelta(seconds=90), usegmt=True), 0.0),
         ("Friday", None),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -15,8 +16,8 @@ from datetime import timedelta
 import pytest
 
 from local.settings import free_port
-from mailing import messages
-from mailing.errors import InvalidInput, NotFound
+from mailing import db, messages
+from mailing.errors import NotFound
 from mailing.sender import BatchSender, Stopped
 from tests.builders import an_open_campaign, ledger, now, states
 from tests.conftest import ROOT, point_gateway_to
@@ -172,6 +173,7 @@ def test_a_mended_token_is_taken_up_by_the_next_run(connection, gateway, monkeyp
     campaign_id, [batch] = an_open_campaign(connection, clients=20)
     send(campaign_id, batch)
     point_gateway_to(monkeypatch, gateway.url, gateway.token())
+    connection.execute("UPDATE messages SET not_before = NULL")
 
     send(campaign_id, batch)
 
@@ -337,14 +339,124 @@ def test_outcomes_survive_a_database_that_goes_away_for_a_moment(connection, gat
     assert set(gateway.counts().values()) == {1}
 
 
-def test_a_connection_without_a_token_is_named(connection, gateway, monkeypatch):
-    point_gateway_to(monkeypatch, gateway.url, "")
+@pytest.mark.parametrize(
+    ("connection_json", "said"),
+    [
+        (None, "connection mailing_gateway: is not defined"),
+        ('{"conn_type": "http", "host": "127.0.0.1"}', "password: wanted the gateway's bearer token, got none"),
+        ('{"conn_type": "http", "password": "x"}', "host, schema: wanted http or https and the gateway's host"),
+        ('{"conn_type": "http", "host": "ftp://x", "password": "x"}', "host, schema: wanted http or https"),
+        ('{"conn_type": "http", "host": "u:p@x", "password": "x"}', "without a user"),
+    ],
+)
+@pytest.mark.usefixtures("airflow_db")
+def test_a_connection_that_cannot_be_used_is_named_and_tried_again_once_it_may_be_mended(
+    connection, gateway, monkeypatch, connection_json, said
+):
+    good = os.environ["AIRFLOW_CONN_MAILING_GATEWAY"]
+    if connection_json:
+        monkeypatch.setenv("AIRFLOW_CONN_MAILING_GATEWAY", connection_json)
+    else:
+        monkeypatch.delenv("AIRFLOW_CONN_MAILING_GATEWAY")
     campaign_id, [batch] = an_open_campaign(connection, clients=1)
 
-    with pytest.raises(InvalidInput, match=r"connection mailing_gateway: password: wanted .* token"):
-        send(campaign_id, batch)
+    result = send(campaign_id, batch)
 
+    assert said in result.said
+    assert 0 < result.wake_in_s <= 60
     assert states(connection, campaign_id) == {"pending": 1}
+    monkeypatch.setenv("AIRFLOW_CONN_MAILING_GATEWAY", good)
+    send(campaign_id, batch)
+    assert states(connection, campaign_id) == {"sent": 1}
+
+
+def test_a_wait_ends_with_the_window_at_the_latest(connection, gateway):
+    gateway.set(shares={"503": 1.0}, retry_after=86_400)
+    campaign_id, [batch] = an_open_campaign(connection, clients=1, sending_stop=now() + timedelta(seconds=60))
+    assert 50 < send(campaign_id, batch).wake_in_s < 65
+
+
+def test_names_that_never_resolve_to_a_listener_are_safe_to_repeat(connection, gateway, monkeypatch):
+    """Two addresses, both dead, and a proxy that refuses: none of them lets a request leave."""
+    port = free_port()
+    for base, extra in (
+        (f"http://localhost:{port}", None),
+        (gateway.url, {"proxy": f"http://127.0.0.1:{port}"}),
+    ):
+        host, base_port = base.removeprefix("http://").split(":")
+        mended = {"conn_type": "http", "host": host, "port": int(base_port), "password": "x", "extra": extra or {}}
+        monkeypatch.setenv("AIRFLOW_CONN_MAILING_GATEWAY", json.dumps(mended))
+        campaign_id, [batch] = an_open_campaign(connection, clients=1)
+        sender = BatchSender(campaign_id, batch)
+        with in_a_thread(lambda sender=sender: asyncio.run(sender.run())):
+            wait_until(lambda campaign_id=campaign_id: ledger(connection, campaign_id)[0]["error"])
+            sender.stop()
+        assert {row["reason"] for row in ledger(connection, campaign_id)} <= {"not_reached", None}
+        assert "unknown" not in states(connection, campaign_id)
+
+
+def test_a_refusal_that_is_about_one_message_does_not_hold_up_the_others(connection, gateway):
+    """After a refusal the next run probes with another message."""
+    gateway.set(token_expired=True)
+    campaign_id, [batch] = an_open_campaign(connection, clients=10)
+    send(campaign_id, batch)
+    gateway.set(token_expired=False)
+
+    result = send(campaign_id, batch)
+
+    assert states(connection, campaign_id) == {"sent": 9, "pending": 1}
+    assert 15 < result.wake_in_s <= 30
+
+
+def test_rows_that_somebody_else_holds_are_waited_for_without_haste(connection, gateway, database):
+    campaign_id, [batch] = an_open_campaign(connection, clients=1)
+    with db.connect() as other:
+        other.execute("SELECT * FROM messages FOR UPDATE")
+        before = transactions(connection)
+        with in_a_thread(lambda: send(campaign_id, batch)):
+            time.sleep(2)  # the span that is looked at
+            during = transactions(connection) - before
+            other.rollback()
+    assert during < 40
+    assert states(connection, campaign_id) == {"sent": 1}
+
+
+def transactions(connection):
+    connection.execute("SELECT pg_stat_clear_snapshot()")
+    row = connection.execute(
+        "SELECT xact_commit AS n FROM pg_stat_database WHERE datname = current_database()"
+    ).fetchone()
+    return row["n"]
+
+
+def test_claims_that_landed_after_their_connection_was_lost_are_posted_after_all(connection, gateway):
+    """As after a COMMIT that the server was still working on when the socket died."""
+    gateway.set(latency={"kind": "fixed", "seconds": 1.0})
+    connection.execute("UPDATE gateways SET requests_in_flight = 1")
+    campaign_id, [batch] = an_open_campaign(connection, clients=4)
+    with in_a_thread(lambda: send(campaign_id, batch)):
+        wait_until(lambda: gateway.stats()["received"] >= 1)
+        connection.execute(
+            "UPDATE messages SET state = 'sending', attempts = 1, revision = 1, claimed_at = now(),"
+            " token = (SELECT token FROM leases) WHERE id = (SELECT max(id) FROM messages)"
+        )
+    assert states(connection, campaign_id) == {"sent": 4}
+    assert set(gateway.counts().values()) == {1}
+
+
+def test_told_to_stop_it_does_not_wait_for_a_gateway_that_is_slow(connection, gateway):
+    gateway.set(latency={"kind": "fixed", "seconds": 60})
+    campaign_id, [batch] = an_open_campaign(connection, clients=50)
+    sender = BatchSender(campaign_id, batch)
+    with in_a_thread(lambda: asyncio.run(sender.run())) as errors:
+        wait_until(lambda: gateway.stats()["received"] > 0)
+        told = time.monotonic()
+        sender.stop()
+    assert time.monotonic() - told < 5  # when Airflow kills
+    assert [type(error) for error in errors] == [Stopped]
+    counts = states(connection, campaign_id)
+    assert set(counts) == {"unknown", "pending"}
+    assert counts["unknown"] == gateway.stats()["received"]
 
 
 def test_a_batch_that_is_not_there_is_named(connection, gateway):

@@ -22,6 +22,9 @@ BATCH_SIZE = 5_000
 MAX_BATCHES = 1_000
 """Airflow's limit of a mapping is 1,024; a large audience gets larger batches instead."""
 
+CLAIM_PATIENCE_S = 10.0
+"""How soon to look again whether claims that a live task may still speak for are settled."""
+
 WRONG_VALUES = {
     "campaigns_text_length_check": f"text: wanted 1 to {MAX_TEXT} characters",
     "campaigns_name_length_check": "name: wanted 1 to 200 characters, or none",
@@ -169,58 +172,77 @@ def select_audience(
     campaign = _lock(connection, campaign_id)
     if campaign["opens_in_s"] > 0:
         return Opening([], f"its window opens at {campaign['sending_start']}", campaign["opens_in_s"])
-    if campaign["status"] in ("paused", "cancelled"):
+    is_first, is_over = campaign["opened_at"] is None, campaign["is_over"]
+    if campaign["status"] == "cancelled" or (campaign["status"] == "paused" and not is_over):
         return Opening([], f"it is {campaign['status']}")
     enrolled = 0
-    if campaign["opened_at"] is None or campaign["audience"] == "live" or (newcomers and not campaign["is_over"]):
-        sizes = {"batch_size": batch_size, "max_batches": max_batches}
+    if is_first or (not is_over and (newcomers or campaign["audience"] == "live")):
+        # What is unfinished already takes its share of what one run can map.
+        free = max(1, max_batches - len(_unfinished_batches(connection, campaign_id)))
+        sizes = {"batch_size": batch_size, "max_batches": free}
         row = db.one(connection, SQL["enrol_audience"], {"campaign_id": campaign_id, **sizes})
         enrolled = row["enrolled"] if row else 0
-    if campaign["is_over"]:
-        return Opening([], f"its window closed at {campaign['sending_stop']}")
-    rows = connection.execute(SQL["unfinished_batches"], {"campaign_id": campaign_id}).fetchall()
-    if rows or campaign["opened_at"] is None:
+    batches = _unfinished_batches(connection, campaign_id)
+    if batches or is_first:
         connection.execute(SQL["start_campaign"], {"campaign_id": campaign_id})
-    return Opening([row["number"] for row in rows], f"{enrolled} clients joined its audience")
+    if is_over:
+        return Opening([], f"its window closed at {campaign['sending_stop']}")
+    return Opening(batches, f"{enrolled} clients joined its audience")
 
 
 def close(connection: db.Connection, campaign_id: int) -> Progress:
     """Finish the campaign: what its window closed on becomes `expired`. Returns the final figures.
 
-    Raises NotFinished while something is left to do: messages that a live task may still speak for, or pending ones
-    while the window is open. What dead tasks had claimed is
-    recovered first (see `messages.recover_claims`).
+    One whose window passed without a run is opened first: whoever would have been its audience ends as `expired`.
+    What dead tasks had claimed is recovered first (see `messages.recover_claims`). Raises NotFinished while something
+    is left to do: the audience to be taken, pending messages while the window is open, or claims that a live task may
+    still speak for.
     """
     campaign = _lock(connection, campaign_id)
+    parameters = {"campaign_id": campaign_id}
+    if campaign["is_over"]:
+        if campaign["opened_at"] is None:
+            select_audience(connection, campaign_id)
+        _recover_claims(connection, campaign_id)
+        if campaign["status"] != "cancelled":
+            connection.execute(SQL["expire_leftovers"], parameters)
+    else:
+        _recover_claims(connection, campaign_id)
+    connection.execute(SQL["finish_campaign"], parameters)
+    standing = progress(connection, campaign_id)
+    _raise_if_unfinished(standing, campaign)
+    return standing
+
+
+def _raise_if_unfinished(standing: Progress, campaign: dict[str, Any]) -> None:
+    if standing.pending or standing.sending:
+        left = f"{standing.pending} messages are pending and {standing.sending} sending"
+    elif standing.opened_at is None and campaign["opens_in_s"] <= 0:
+        left = "its audience was not taken yet"
+    else:
+        return
+    raise NotFinished(
+        f"campaign {standing.id} ({standing.status}): {left}; its window closes at {campaign['sending_stop']}",
+        # Claims are settled by themselves, by their task or when its lease has run out.
+        again_in_s=CLAIM_PATIENCE_S if standing.sending else None,
+    )
+
+
+def _unfinished_batches(connection: db.Connection, campaign_id: int) -> list[int]:
+    rows = connection.execute(SQL["unfinished_batches"], {"campaign_id": campaign_id})
+    return [row["number"] for row in rows]
+
+
+def _recover_claims(connection: db.Connection, campaign_id: int) -> None:
     parameters = {"campaign_id": campaign_id}
     span = db.one(connection, SQL["message_range"], parameters)
     connection.execute(db.queries("messages")["recover_claims"], {**parameters, **(span or {})})
     connection.execute(SQL["forget_dead_leases"], parameters)
-    if campaign["is_over"] and campaign["status"] in ("scheduled", "running"):
-        connection.execute(SQL["expire_leftovers"], parameters)
-    if campaign["opens_in_s"] <= 0:
-        connection.execute(SQL["finish_campaign"], parameters)
-    standing = progress(connection, campaign_id)
-    if standing.pending or standing.sending:
-        raise NotFinished(
-            f"campaign {campaign_id} ({standing.status}): {standing.pending} messages are pending and"
-            f" {standing.sending} sending, wanted none of either; its window closes at {campaign['sending_stop']}"
-        )
-    return standing
 
 
 def overdue(connection: db.Connection) -> list[int]:
     """Campaigns whose window closed and that nobody closed."""
     return [row["id"] for row in connection.execute(SQL["overdue_campaigns"])]
-
-
-def close_overdue(connection: db.Connection, campaign_id: int) -> Progress:
-    """Close a campaign whose window passed without a run: whoever would have been its audience ends as `expired`.
-
-    Raises NotFinished while a live task may still speak for some of its messages.
-    """
-    select_audience(connection, campaign_id)
-    return close(connection, campaign_id)
 
 
 def _lock(connection: db.Connection, campaign_id: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,10 @@ from psycopg.rows import DictRow, dict_row
 
 CONNECTION_ID = "mailing_db"
 """The Airflow connection that holds our tables (environment, secrets backend or Admin → Connections)."""
+
+PATIENCE = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "tcp_user_timeout": 15_000}
+"""libpq's parameters, unless the connection's extra says otherwise. A server that has fallen silent must be noticed: by
+default a connect waits 130 s (Airflow gives 30 s to parsing a file), and a query for a quarter of an hour."""
 
 SQL_FOLDER = Path(os.environ.get("MAILING_SQL_FOLDER") or Path(__file__).resolve().parents[2] / "include" / "sql")
 
@@ -30,9 +35,9 @@ def connect() -> Connection:
     # Imported here: the hook costs a second, and the pure floors are imported by tools that never connect.
     from airflow.providers.postgres.hooks.postgres import PostgresHook
 
-    # A host that does not answer must fail within the 30 s that Airflow gives to parsing a file; libpq waits 130 s.
-    os.environ.setdefault("PGCONNECT_TIMEOUT", "10")
-    connection = cast(Connection, PostgresHook(CONNECTION_ID).get_conn())
+    settings = PostgresHook.get_connection(CONNECTION_ID)
+    settings.extra = json.dumps(PATIENCE | settings.extra_dejson)
+    connection = cast(Connection, PostgresHook(CONNECTION_ID, connection=settings).get_conn())
     connection.row_factory = dict_row
     # Whatever the server's or the role's default: text that BI and people read shows UTC.
     connection.execute("SET TIME ZONE 'UTC'")

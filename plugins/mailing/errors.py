@@ -16,4 +16,11 @@ class NotFound(MailingError):
 
 
 class NotFinished(MailingError):
-    """Later: the campaign still has messages that are pending or sending."""
+    """Later: the campaign still has messages that are pending or sending.
+
+    `again_in_s`: in how many seconds that may have changed by itself; None: somebody must send first.
+    """
+
+    def __init__(self, message: str, again_in_s: float | None) -> None:
+        super().__init__(message)
+        self.again_in_s = again_in_s

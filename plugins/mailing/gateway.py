@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import aiohttp
+import yarl
 from airflow.providers.http.hooks.http import HttpAsyncHook
+from airflow.sdk.exceptions import AirflowNotFoundException
 
 from mailing import replies
 from mailing.errors import InvalidInput
@@ -28,6 +30,7 @@ that never came is not: the two must not run out at the same moment."""
 NEVER_LEFT = (
     aiohttp.ClientConnectorError,  # refused, unreachable, DNS, TLS handshake
     aiohttp.ConnectionTimeoutError,
+    aiohttp.ClientHttpProxyError,  # the proxy would not connect us
     aiohttp.ClientSSLError,
     aiohttp.InvalidURL,
 )
@@ -61,7 +64,7 @@ class Gateway:
         body = {"id": message.id, "phone": int(message.phone_number), "text": message.text}
         timeout = aiohttp.ClientTimeout(
             total=timeout_s,
-            sock_connect=timeout_s * CONNECT_SHARE,
+            connect=timeout_s * CONNECT_SHARE,  # DNS and all addresses together; there is no pool to wait for
             ceil_threshold=timeout_s + 1,  # aiohttp would round long timeouts up to a whole second, past the stop
         )
         began = time.monotonic()
@@ -89,13 +92,15 @@ class Gateway:
 async def open_gateway(lease: Lease) -> AsyncIterator[Gateway]:
     """The gateway of a lease, with the connection's host, options and token as they are now.
 
-    Raises InvalidInput for a connection without a host or a token.
+    Raises InvalidInput for a connection that is not defined, or has no usable address or no token.
     """
     hook = HttpAsyncHook(http_conn_id=lease.connection_id)
-    config = await hook.config()
-    connection = await hook.aget_connection(lease.connection_id)
-    if not connection.host:
-        raise InvalidInput(f"connection {lease.connection_id}: host: wanted the gateway's, got none")
+    try:
+        config = await hook.config()
+        connection = await hook.aget_connection(lease.connection_id)
+    except AirflowNotFoundException as error:
+        raise InvalidInput(f"connection {lease.connection_id}: is not defined; wanted the gateway's") from error
+    _check_base_url(lease.connection_id, config.base_url)
     if not connection.password:
         raise InvalidInput(f"connection {lease.connection_id}: password: wanted the gateway's bearer token, got none")
     options = config.extra_options or {}
@@ -107,6 +112,18 @@ async def open_gateway(lease: Lease) -> AsyncIterator[Gateway]:
         trust_env=bool(options.get("trust_env", False)),
     ) as session:
         yield Gateway(session, config.base_url, lease)
+
+
+def _check_base_url(connection_id: str, base_url: str) -> None:
+    """Refuse here what would otherwise fail at each request, after its message was claimed."""
+    try:
+        url = yarl.URL(base_url)
+    except ValueError as error:
+        raise InvalidInput(f"connection {connection_id}: host: {error}; wanted the gateway's address") from error
+    if url.scheme not in ("http", "https") or not url.host or url.user is not None:
+        raise InvalidInput(
+            f"connection {connection_id}: host, schema: wanted http or https and the gateway's host, without a user"
+        )
 
 
 def _ssl(verify: bool | str) -> bool | ssl.SSLContext:

@@ -84,6 +84,7 @@ class Outlook:
     """Why a claim came back empty: what is left in the batch, when it is due, and whether the campaign lets it go."""
 
     status: str
+    closes_s: float
     is_over: bool
     pending: int
     sending: int

@@ -27,6 +27,7 @@ from sqlalchemy import (
     Text,
     Time,
     UniqueConstraint,
+    false,
     func,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -274,6 +275,7 @@ class Message(Base):
     reason: Mapped[str | None]
     token: Mapped[int | None] = mapped_column(BigInteger)  # the lease that claimed it last
     revision: Mapped[int | None]  # of the campaign, as it was claimed
+    in_doubt: Mapped[bool] = mapped_column(server_default=false())  # an attempt may have been taken, unsaid
     claimed_at: Mapped[datetime | None]  # when the last request began: it is posted as soon as it is claimed
     not_before: Mapped[datetime | None]
     sent_at: Mapped[datetime | None]

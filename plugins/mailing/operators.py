@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,13 +13,14 @@ from airflow.sdk import BaseAsyncOperator, BaseOperator, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from mailing import campaigns, db, messages
-from mailing.errors import InvalidInput, NotFinished, NotFound
-from mailing.sender import BatchSender
+from mailing.errors import NotFinished, NotFound
+from mailing.sender import MAX_WAIT_S, BatchSender
 
 log = logging.getLogger(__name__)
 
-CLOCK_DRIFT = timedelta(minutes=1)
-"""Airflow's clock may run ahead of the database's, which rules: a run so little early waits for the start."""
+EARLY_S = 60.0
+"""A run that was triggered by hand so little before the start waits for it; an earlier one leaves it to the scheduled
+run. That one waits in any case: Airflow's clock may run ahead of the database's, which rules."""
 
 
 def _defer(operator: BaseOperator, wait_s: float) -> None:
@@ -39,6 +41,7 @@ class SelectAudienceOperator(BaseOperator):
     def execute(self, context: Context) -> list[int]:
         """Raise AirflowFailException for a campaign that is not there; defer for a start that is a moment away."""
         by_hand = context["dag_run"].run_type == "manual"
+        limit_s = EARLY_S if by_hand else math.inf
         batch_size = context["params"].get("batch_size") or campaigns.BATCH_SIZE
         try:
             with db.transaction() as connection:
@@ -47,8 +50,8 @@ class SelectAudienceOperator(BaseOperator):
                 )
         except NotFound as error:
             raise AirflowFailException(str(error)) from error
-        if 0 < opening.opens_in_s <= CLOCK_DRIFT.total_seconds():
-            _defer(self, opening.opens_in_s)
+        if 0 < opening.opens_in_s <= limit_s:
+            _defer(self, min(opening.opens_in_s, MAX_WAIT_S))
         self.log.info("campaign %s: %s; batches to send: %s", self.campaign_id, opening.said, len(opening.batches))
         if not opening.batches:
             self.log.info("campaign %s: this run sends nothing", self.campaign_id)
@@ -69,17 +72,16 @@ class SendBatchOperator(BaseAsyncOperator):
         self.campaign_id = campaign_id
         self.batch = batch
         self._sender: BatchSender | None = None
+        self._is_killed = False
 
     async def aexecute(self, context: Context) -> dict[str, int]:
         """Return how many attempts ended how, in this try of the task. The ledger has the truth."""
         with db.transaction() as connection:
             context["label"] = messages.batch(connection, self.campaign_id, self.batch).label  # type: ignore[typeddict-unknown-key]
         self._sender = BatchSender(self.campaign_id, self.batch)
-        try:
-            result = await self._sender.run()
-        except InvalidInput as error:
-            # A connection that a person must mend: worth another try, which Airflow's retries give.
-            raise AirflowException(str(error)) from error
+        if self._is_killed:
+            self._sender.stop()
+        result = await self._sender.run()
         self.log.info("campaign %s, batch %s: %s; %s", self.campaign_id, self.batch, result.counts, result.said)
         if result.wake_in_s is not None:
             _defer(self, result.wake_in_s)
@@ -92,6 +94,7 @@ class SendBatchOperator(BaseAsyncOperator):
 
     def on_kill(self) -> None:
         """Airflow wants the task gone (cleared, failed, stopped): record what is in flight, claim no more."""
+        self._is_killed = True
         if self._sender:
             self._sender.stop()
 
@@ -106,28 +109,46 @@ class CloseCampaignOperator(BaseOperator):
         self.campaign_id = campaign_id
 
     def execute(self, context: Context) -> dict[str, int]:
-        """Return the final counts by state."""
+        """Return the final counts by state; wait, without a worker slot, while live tasks may still speak."""
         try:
             with db.transaction() as connection:
                 progress = campaigns.close(connection, self.campaign_id)
         except NotFinished as error:
-            raise AirflowException(str(error)) from error
+            if error.again_in_s is None:
+                raise AirflowException(
+                    f"{error}; clear the failed send_batch tasks, or trigger the DAG again"
+                ) from error
+            self.log.info("%s", error)
+            _defer(self, error.again_in_s)
+            raise
         self.log.info("campaign %s: %s; %s", self.campaign_id, progress.status, progress.counts)
         return progress.counts
 
+    def resume(self, context: Context, event: Any = None) -> dict[str, int]:
+        """Go on after a wait."""
+        return self.execute(context)
+
 
 def close_overdue() -> list[int]:
-    """Close the campaigns whose window is over and that nobody closed, one by one. Returns their ids."""
+    """Close the campaigns whose window is over and that nobody closed, one by one. Returns their ids.
+
+    One that cannot be closed does not keep the others from it; its error is raised at the end.
+    """
     with db.transaction() as connection:
         overdue = campaigns.overdue(connection)
-    closed = []
+    closed, failed = [], []
     for campaign_id in overdue:
         try:
             with db.transaction() as connection:
-                progress = campaigns.close_overdue(connection, campaign_id)
+                progress = campaigns.close(connection, campaign_id)
         except NotFinished as error:
             log.info("%s", error)  # a live task still speaks for some of it: next time
-            continue
-        log.warning("campaign %s: its window is over, nothing more is sent; %s", campaign_id, progress.counts)
-        closed.append(campaign_id)
+        except Exception:
+            log.exception("campaign %s: could not be closed", campaign_id)
+            failed.append(campaign_id)
+        else:
+            log.warning("campaign %s: its window is over, nothing more is sent; %s", campaign_id, progress.counts)
+            closed.append(campaign_id)
+    if failed:
+        raise AirflowException(f"campaigns {failed} could not be closed: see above")
     return closed

@@ -25,6 +25,7 @@ class Verdict(StrEnum):
 
 
 STATUS_VERDICTS = {
+    303: Verdict.IN_DOUBT,  # "done, see there": the one redirect that may mean success
     401: Verdict.UNAUTHORIZED,
     403: Verdict.UNAUTHORIZED,
     408: Verdict.REPEAT,
@@ -45,6 +46,7 @@ _CLASS_VERDICTS = {
 
 FIRST_BACKOFF_S = 2.0
 MAX_BACKOFF_S = 300.0
+MAX_RETRY_AFTER_S = 3600.0  # a gateway that asks for more is asked again after an hour all the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +92,19 @@ def _judge_body(body: bytes, repeat_codes: Collection[int]) -> Judgement:
 
 
 def parse_retry_after(value: str | None, now: datetime) -> float | None:
-    """Seconds to wait (0 or more), from a number of seconds or an HTTP date; None where it says neither."""
+    """Seconds to wait (0 to 3,600), from a number of seconds or an HTTP date; None where it says neither."""
     if value is None:
         return None
     value = value.strip()
     if value.isascii() and value.isdigit():
-        return float(value[:9])
+        return min(float(value[:9]), MAX_RETRY_AFTER_S)
     try:
         moment = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - now).total_seconds())
+    return min(max(0.0, (moment - now).total_seconds()), MAX_RETRY_AFTER_S)
 
 
 def backoff_s(attempt: int, retry_after_s: float | None, rng: random.Random) -> float:

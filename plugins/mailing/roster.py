@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from airflow.sdk.exceptions import AirflowException, AirflowRuntimeError
 
 from mailing import campaigns, db
 from mailing.campaigns import CampaignRow
@@ -55,7 +56,7 @@ def _rows(only_dag: str | None) -> list[dict[str, Any]]:
             if only_id is not None:
                 return campaigns.for_dag(connection, only_id)
             rows = campaigns.relevant(connection)
-    except psycopg.Error as error:
+    except (psycopg.Error, AirflowException, AirflowRuntimeError) as error:  # the connection may be undefined, too
         log.error("the mailing database is away (%s): campaigns as of the last answer", type(error).__name__)
         return [row for row in _read_snapshot() if only_id in (None, row.get("id"))]
     _write_snapshot(rows)

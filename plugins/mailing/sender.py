@@ -15,14 +15,14 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
 import psycopg
 
 from mailing import db, messages, replies
-from mailing.errors import MailingError
+from mailing.errors import InvalidInput, MailingError
 from mailing.gateway import Attempt, Gateway, open_gateway
 from mailing.messages import Claim, Outcome, Outlook
 from mailing.replies import Verdict
@@ -40,8 +40,17 @@ RECLAIM_S = 1.0
 HOLD_S = 5.0
 """A wait up to this long is made here; a longer one is the caller's to defer, so that it holds no worker slot."""
 
-UNAUTHORIZED_S = 15.0
-"""How long to leave a gateway alone that refuses the token: until a person has mended the connection."""
+MEND_S = 15.0
+"""How long to leave a gateway alone that refuses the token, or whose connection cannot be used: a person mends it."""
+
+CROWDED_S = 0.2
+"""A pause before the next claim where messages are due and none could be claimed: somebody else holds their rows."""
+
+MAX_WAIT_S = 600.0
+"""No wait is longer: the window may be moved meanwhile."""
+
+STOP_PATIENCE_S = 3.0
+"""After `stop`, how long to wait for replies: Airflow kills a task 5 s after it asked it to end."""
 
 DATABASE_PATIENCE_S = 120.0
 """How long to hold on to outcomes while the database is away: they are known here and nowhere else."""
@@ -79,51 +88,78 @@ class BatchSender:
         self._in_flight: dict[asyncio.Task[None], Claim] = {}
         self._outcomes: list[tuple[float, Outcome]] = []  # with the moment of each, monotonic
         self._enough = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._exhausted_at: float | None = None  # when a claim last found less than it asked for
         self._broken: BaseException | None = None
-        self._stopping = self._unauthorized = self._lost = False
+        self._stopped_at: float | None = None
+        self._unauthorized = self._lost = False
 
     def stop(self) -> None:
-        """Claim no more, and end as soon as what is in flight is answered. For a signal handler."""
-        self._stopping = True
+        """Claim no more, and end when what is in flight is answered, in 3 s at the latest. For signal handlers."""
+        self._stopped_at = self._stopped_at or time.monotonic()
+        if self._loop:
+            self._loop.call_soon_threadsafe(self._enough.set)
 
     async def run(self) -> Result:
         """Post what is due, write every outcome, and say when to come back.
 
-        Raises NotFound for a batch that is not there, InvalidInput for a connection that cannot be used, Stopped after
-        `stop()`, psycopg.OperationalError when the database stays away: what was in flight then is `unknown` once
-        the lease has run out.
+        Raises NotFound for a batch that is not there, Stopped after `stop()`, psycopg.OperationalError when the
+        database stays away: what was in flight then is `unknown` once the lease has run out.
         """
+        self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(self._begin)
         clean = False
         try:
-            async with open_gateway(self._lease) as gateway:
-                result = await self._send(gateway)
+            result = await self._send_through_gateway()
             clean = True
         finally:
-            self._abandon()
             await asyncio.to_thread(self._end, clean)
-        if self._stopping:
+        if self._stopped_at:
             raise Stopped(f"campaign {self._campaign_id}, batch {self._number}: told to stop; {result.said}")
         return result
 
     # -- the loop, in the event loop's thread
 
+    async def _send_through_gateway(self) -> Result:
+        async with AsyncExitStack() as stack:
+            try:
+                gateway = await stack.enter_async_context(open_gateway(self._lease))
+            except InvalidInput as error:
+                log.error("campaign %s, batch %s: %s", self._campaign_id, self._number, error)
+                result = self._judge_outlook(await self._in_database(self._look))
+                return result if result.wake_in_s is None else Result(result.counts, MEND_S, str(error))
+            try:
+                return await self._send(gateway)
+            finally:
+                self._abandon()  # before the session is closed under them
+
     async def _send(self, gateway: Gateway) -> Result:
         while True:
             await self._exchange(gateway)
+            if self._stopped_at and (not self._in_flight or time.monotonic() > self._stopped_at + STOP_PATIENCE_S):
+                return Result(dict(self._counts), None, f"{len(self._in_flight)} requests were not answered in time")
             if self._in_flight or self._outcomes:
                 await self._await_replies()
                 continue
-            if self._stopping:
-                return Result(dict(self._counts), None, "stopped")
             if self._unauthorized:
-                return Result(dict(self._counts), UNAUTHORIZED_S, "the gateway refuses the connection's token")
+                log.error(
+                    "campaign %s, batch %s: gateway %s refuses the token of connection %s",
+                    self._campaign_id, self._number, self._lease.gateway, self._lease.connection_id,
+                )  # fmt: skip
+                return Result(dict(self._counts), MEND_S, "the gateway refuses the connection's token")
             result = self._judge_outlook(await self._in_database(self._look))
             if result.wake_in_s is None or result.wake_in_s > HOLD_S:
                 return result
-            await asyncio.sleep(result.wake_in_s)
+            await self._pause(result.wake_in_s)
             self._rewind()
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, unless there is news or the task is told to stop."""
+        self._enough.clear()
+        if self._stopped_at:
+            seconds = min(seconds, EXCHANGE_S)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._enough.wait(), seconds)
 
     async def _exchange(self, gateway: Gateway) -> None:
         """Write the outcomes there are, and post what may be claimed instead of them."""
@@ -146,18 +182,16 @@ class BatchSender:
             task.add_done_callback(self._settle)
 
     def _is_closed_to_claims(self) -> bool:
-        return self._stopping or self._unauthorized or self._lost or self._exhausted_at is not None
+        return bool(self._stopped_at or self._unauthorized or self._lost or self._exhausted_at)
 
     def _rewind(self) -> None:
         self._exhausted_at, self._cursor = None, self._batch.first_id
 
     async def _await_replies(self) -> None:
         """Until half of the requests are answered, or some are and have waited for company, or it is time to look."""
-        self._enough.clear()
         if self._in_flight and len(self._outcomes) < self._half:
             patience = RECLAIM_S if self._is_closed_to_claims() and not self._outcomes else EXCHANGE_S
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._enough.wait(), patience)
+            await self._pause(patience)
 
     @property
     def _half(self) -> int:
@@ -170,7 +204,13 @@ class BatchSender:
             # This process stood still until the window had closed, or its claims were somebody else's to settle.
             outcome = Outcome(claim.id, claim.attempts, "pending", reason="too_late", wait_s=0.0, burn=False)
         else:
-            outcome = self._outcome(claim, await gateway.post(claim, timeout_s))
+            try:
+                outcome = self._outcome(claim, await gateway.post(claim, timeout_s))
+            except Exception as error:
+                # A fault of ours must cost this one message its certainty, and no other.
+                log.exception("campaign %s, message %s: unforeseen", self._campaign_id, claim.id)
+                outcome = Outcome(claim.id, claim.attempts, "unknown", "unforeseen", wait_s=replies.MAX_BACKOFF_S)
+                outcome.error = type(error).__name__
         self._outcomes.append((time.monotonic(), outcome))
         self._counts[outcome.reason or outcome.state] += 1
 
@@ -188,6 +228,8 @@ class BatchSender:
     def _abandon(self) -> None:
         """Whatever is still in flight is in doubt from now on: nobody will hear the answer."""
         for task, claim in self._in_flight.items():
+            if task.done() and not task.cancelled() and task.exception() is None:
+                continue  # its outcome is written down already
             task.cancel()
             outcome = Outcome(claim.id, claim.attempts, "unknown", "task_stopped", wait_s=replies.FIRST_BACKOFF_S)
             self._outcomes.append((time.monotonic(), outcome))
@@ -195,13 +237,15 @@ class BatchSender:
 
     async def _in_database(self, work: Callable[[], T]) -> T:
         """What `work` returns, run in a thread, once more with a new connection each time the database was away."""
-        give_up_at = time.monotonic() + DATABASE_PATIENCE_S
+        give_up_at: float | None = None
         while True:
             try:
                 if self._connection.closed:
                     await asyncio.to_thread(self._reconnect)
                 return await asyncio.to_thread(work)
             except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                # From the first failure on, not from the call: that may itself have hung for a while.
+                give_up_at = give_up_at or time.monotonic() + DATABASE_PATIENCE_S
                 if time.monotonic() > give_up_at:
                     raise
                 log.warning(
@@ -218,7 +262,8 @@ class BatchSender:
             outcome.state = "pending" if verdict is Verdict.REPEAT else "unknown"
             outcome.wait_s = replies.backoff_s(claim.attempts, attempt.judgement.retry_after_s, self._rng)
         elif verdict is Verdict.UNAUTHORIZED:
-            outcome.state, outcome.wait_s, outcome.burn = "pending", 0.0, False
+            # Not at once: if the refusal is about this very message, the next probe must be another one.
+            outcome.state, outcome.wait_s, outcome.burn = "pending", 2 * MEND_S, False
             self._unauthorized = True
         if verdict is not Verdict.SENT:
             outcome.duration_ms = round(attempt.duration_s * 1000)
@@ -232,25 +277,31 @@ class BatchSender:
             return Result(counts, None, "the window is over" if look.is_over else f"the campaign is {look.status}")
         waits = []
         if look.pending:
-            waits.append(look.due_s or 0.0)
+            waits.append(max(look.due_s or 0.0, CROWDED_S))
         if look.sending:  # claimed by somebody else: settled by them, or by us once their lease has run out
             waits.append(max(look.lease_s or 0.0, 0.0) + RECLAIM_S)
         if not waits:
             return Result(counts, None, "nothing is left to send")
         if self._lost:
             return Result(counts, HOLD_S + RECLAIM_S, "the lease ran out")
-        return Result(counts, min(waits), f"{look.pending} pending, {look.sending} claimed by other tasks")
+        # Never past the stop (or for hours: the window may be moved): the run has to end.
+        wait_s = min(*waits, max(look.closes_s, 0.0) + RECLAIM_S, MAX_WAIT_S)
+        return Result(counts, wait_s, f"{look.pending} pending, {look.sending} claimed by other tasks")
 
     # -- what runs in a thread: one transaction each
 
     def _begin(self) -> None:
         self._connection = self._connect()
-        with self._connection.transaction():
-            messages.plan_for_sending(self._connection)
-            self._batch = messages.batch(self._connection, self._campaign_id, self._number)
-            messages.recover_claims(self._connection, self._campaign_id, self._batch)
-            holder = f"{socket.gethostname()}:{os.getpid()}"
-            self._lease = messages.take_lease(self._connection, self._campaign_id, self._number, holder)
+        try:
+            with self._connection.transaction():
+                messages.plan_for_sending(self._connection)
+                self._batch = messages.batch(self._connection, self._campaign_id, self._number)
+                messages.recover_claims(self._connection, self._campaign_id, self._batch)
+                holder = f"{socket.gethostname()}:{os.getpid()}"
+                self._lease = messages.take_lease(self._connection, self._campaign_id, self._number, holder)
+        except BaseException:
+            self._connection.close()
+            raise
         self._cursor = self._batch.first_id
         self._limit = 1
         self._last_call_s = min(LAST_CALL_S, self._lease.timeout_s)
@@ -261,36 +312,37 @@ class BatchSender:
         for at, outcome in outcomes:
             outcome.age_s = now - at
         self._lost = self._lost or now >= self._renewed_at + messages.LEASE.total_seconds()
+        sharers: int | None = None
+        is_renewal = self._is_renewal_due()
         with self._connection.transaction():
-            if self._is_renewal_due():
-                self._renew(now)
+            if is_renewal:
+                sharers = messages.renew_lease(self._connection, self._lease.token)
+                self._lost = sharers is None
+                self._limit = max(1, self._lease.requests_in_flight // (sharers or 1))
             if outcomes:
                 messages.record(self._connection, self._campaign_id, self._lease.token, [o for _, o in outcomes])
-            if room <= 0 or self._lost:
-                return []
-            claims = messages.claim(
-                self._connection, self._campaign_id, self._lease.token,
-                from_id=self._cursor, last_id=self._batch.last_id, limit=room, last_call_s=self._last_call_s,
-            )  # fmt: skip
+            claims = [] if room <= 0 or self._lost else self._claim(room)
+        if sharers:
+            self._renewed_at = now  # only now that it is committed
         if claims:
             self._cursor = claims[-1].id + 1
         if len(claims) < room:
             self._exhausted_at = now
         return claims
 
-    def _renew(self, now: float) -> None:
-        sharers = messages.renew_lease(self._connection, self._lease.token)
-        if sharers is None:
-            self._lost = True
-            return
-        self._renewed_at = now
-        self._limit = max(1, self._lease.requests_in_flight // sharers)
+    def _claim(self, room: int) -> list[Claim]:
+        return messages.claim(
+            self._connection, self._campaign_id, self._lease.token,
+            from_id=self._cursor, last_id=self._batch.last_id, limit=room, last_call_s=self._last_call_s,
+        )  # fmt: skip
 
     def _is_renewal_due(self) -> bool:
         return not self._lost and time.monotonic() - self._renewed_at >= messages.RENEW_S
 
     def _look(self) -> Outlook:
+        """What is left, at a moment when nothing is in flight and nothing unwritten."""
         with self._connection.transaction():
+            self._return_unposted(known=[])
             look = messages.outlook(
                 self._connection, self._campaign_id, self._lease.token, self._number, self._batch, self._last_call_s
             )
@@ -301,19 +353,32 @@ class BatchSender:
     def _reconnect(self) -> None:
         """A new connection. A claim whose answer was lost with the old one was never posted, and goes back."""
         self._connection = self._connect()
-        known = [claim.id for claim in self._in_flight.values()] + [outcome.id for _, outcome in self._outcomes]
-        with self._connection.transaction():
-            messages.plan_for_sending(self._connection)
-            messages.return_unposted(self._connection, self._campaign_id, self._lease.token, self._batch, known)
+        try:
+            # list(): the event loop goes on settling requests meanwhile.
+            known = [claim.id for claim in list(self._in_flight.values())]
+            known += [outcome.id for _, outcome in list(self._outcomes)]
+            with self._connection.transaction():
+                messages.plan_for_sending(self._connection)
+                self._return_unposted(known)
+        except BaseException:
+            self._connection.close()  # to be done again, whole
+            raise
+
+    def _return_unposted(self, known: list[int]) -> None:
+        messages.return_unposted(self._connection, self._campaign_id, self._lease.token, self._batch, known)
 
     def _end(self, clean: bool) -> None:
         """Write what is left to write and give the lease back; where that fails, the lease runs out by itself.
 
         After an error nothing goes back to pending: what the ledger holds for this lease then may have left.
         """
-        with suppress(psycopg.Error), self._connection:
-            if self._outcomes:
-                messages.record(self._connection, self._campaign_id, self._lease.token, [o for _, o in self._outcomes])
-            if clean:
-                messages.return_unposted(self._connection, self._campaign_id, self._lease.token, self._batch, known=[])
-            messages.release_lease(self._connection, self._lease.token)
+        with suppress(psycopg.Error):
+            if self._connection.closed:
+                self._connection = self._connect()
+            with self._connection:
+                if self._outcomes:
+                    outcomes = [outcome for _, outcome in self._outcomes]
+                    messages.record(self._connection, self._campaign_id, self._lease.token, outcomes)
+                if clean:
+                    self._return_unposted(known=[outcome.id for _, outcome in self._outcomes])
+                messages.release_lease(self._connection, self._lease.token)

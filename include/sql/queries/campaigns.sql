@@ -32,28 +32,29 @@ RETURNING id
 -- told by the database's clock, read after the lock was had.
 SELECT id, status, audience, opened_at, sending_start, sending_stop,
        extract(epoch FROM sending_start - clock_timestamp())::float8 AS opens_in_s,
+       extract(epoch FROM sending_stop - clock_timestamp())::float8 AS closes_in_s,
        clock_timestamp() >= sending_stop AS is_over
 FROM campaigns
 WHERE id = %(campaign_id)s
 FOR NO KEY UPDATE
 
 -- name: start_campaign
--- From now on claims are granted, as long as the window is open.
+-- Its audience is taken; from now on claims are granted, as long as the window is open (and the campaign is not paused).
 UPDATE campaigns
-SET status = 'running',
+SET status = CASE status WHEN 'paused' THEN 'paused' ELSE 'running' END,
     opened_at = coalesce(opened_at, now()),
     finished_at = NULL
 WHERE id = %(campaign_id)s
-  AND status IN ('scheduled', 'running', 'finished')
+  AND status <> 'cancelled'
 
 -- name: finish_campaign
--- Only if nothing is left to do, which is tested here and not before: that is what "finished" promises.
+-- Only if its audience was taken and nothing is left to do, which is tested here and not before: that is what "finished"
+-- promises.
 UPDATE campaigns c
-SET status = 'finished',
-    opened_at = coalesce(c.opened_at, now()),
-    finished_at = now()
+SET status = 'finished', finished_at = now()
 WHERE c.id = %(campaign_id)s
-  AND c.status IN ('scheduled', 'running')
+  AND (c.status = 'running' OR (c.status = 'paused' AND c.sending_stop <= clock_timestamp()))
+  AND c.opened_at IS NOT NULL
   AND NOT EXISTS (
       SELECT FROM messages m
       WHERE m.campaign_id = c.id AND m.state IN ('pending', 'sending'))
@@ -63,7 +64,7 @@ WHERE c.id = %(campaign_id)s
 SELECT id
 FROM campaigns
 WHERE sending_stop <= now()
-  AND status IN ('scheduled', 'running')
+  AND status IN ('scheduled', 'running', 'paused')
 ORDER BY id
 
 -- name: campaign_progress
@@ -138,9 +139,11 @@ WHERE b.campaign_id = %(campaign_id)s
 ORDER BY b.number
 
 -- name: expire_leftovers
--- What the window closed on.
+-- What the window closed on. Where an earlier attempt may have been taken (policy `resend`), the doubt stays.
 UPDATE messages
-SET state = 'expired', reason = 'window', not_before = NULL
+SET state = CASE WHEN in_doubt THEN 'unknown' ELSE 'expired' END,
+    reason = 'window',
+    not_before = NULL
 WHERE campaign_id = %(campaign_id)s AND state = 'pending'
 
 -- name: message_range

@@ -21,7 +21,7 @@ SELECT set_config('enable_bitmapscan', 'off', false),
 -- A new fencing token, and the gateway to send through.
 WITH lease AS (
     INSERT INTO leases (campaign_id, batch, holder, expires_at)
-    SELECT id, %(batch)s, %(holder)s, now() + %(lease)s FROM campaigns WHERE id = %(campaign_id)s
+    SELECT id, %(batch)s, %(holder)s, clock_timestamp() + %(lease)s FROM campaigns WHERE id = %(campaign_id)s
     RETURNING token, campaign_id
 )
 SELECT lease.token, g.name AS gateway, g.connection_id, g.endpoint, g.requests_in_flight, g.timeout_s::float8,
@@ -88,12 +88,12 @@ WITH campaign AS (
     FOR UPDATE OF m SKIP LOCKED
 ), claimed AS (
     UPDATE messages m
-    SET state = CASE WHEN cl.id IS NULL THEN 'excluded' ELSE 'sending' END,
+    SET state = CASE WHEN cl.id IS NOT NULL THEN 'sending' WHEN m.in_doubt THEN 'unknown' ELSE 'excluded' END,
         reason = CASE WHEN cl.id IS NULL THEN 'client_deleted' END,
-        token = %(token)s,
-        attempts = m.attempts + 1,
-        revision = campaign.revision,
-        claimed_at = now(),
+        token = CASE WHEN cl.id IS NULL THEN m.token ELSE %(token)s END,
+        attempts = CASE WHEN cl.id IS NULL THEN m.attempts ELSE m.attempts + 1 END,
+        revision = CASE WHEN cl.id IS NULL THEN m.revision ELSE campaign.revision END,
+        claimed_at = CASE WHEN cl.id IS NULL THEN m.claimed_at ELSE now() END,
         not_before = NULL
     FROM due
     CROSS JOIN campaign
@@ -108,8 +108,9 @@ ORDER BY claimed.id
 
 -- name: record_outcomes
 -- What became of attempts, by (id, attempt), written only where the token still matches: a task that was presumed dead
--- cannot undo a newer attempt. Its late word settles the very attempt it is about, if the row is unknown and nobody
--- claimed it since. An outcome in doubt is the campaign's policy to resolve.
+-- cannot undo a newer attempt. Its late word settles the very attempt it is about, if nobody has claimed the row since
+-- (then token and attempt still match). An outcome in doubt is the campaign's policy to resolve; that it was in doubt is
+-- remembered until an attempt is known to be taken.
 WITH outcome AS (
     SELECT *
     FROM unnest(%(id)s::bigint[], %(attempt)s::smallint[], %(state)s::text[], %(reason)s::text[], %(age_s)s::float8[],
@@ -126,6 +127,7 @@ WITH outcome AS (
 UPDATE messages m
 SET state = r.new_state,
     reason = r.reason,
+    in_doubt = r.state = 'unknown' OR (m.in_doubt AND r.state <> 'sent'),
     attempts = CASE WHEN r.burn THEN m.attempts ELSE m.attempts - 1 END,
     sent_at = CASE WHEN r.new_state = 'sent' THEN now() - make_interval(secs => r.age_s) END,
     not_before = CASE WHEN r.new_state = 'pending' THEN now() + make_interval(secs => r.wait_s) END,
@@ -139,7 +141,7 @@ FROM resolved r
 WHERE m.id = r.id
   AND m.token = %(token)s
   AND m.attempts = r.attempt
-  AND (m.state = 'sending' OR (m.state = 'unknown' AND r.new_state IN ('sent', 'failed')))
+  AND (m.state = 'sending' OR (m.state IN ('unknown', 'pending') AND r.new_state IN ('sent', 'failed')))
 
 -- name: recover_claims
 -- What tasks without a live lease had claimed, in a range of ids: every one of them may have left, so it becomes unknown,
@@ -148,6 +150,7 @@ WHERE m.id = r.id
 UPDATE messages m
 SET state = CASE c.on_doubt WHEN 'resend' THEN 'pending' ELSE 'unknown' END,
     reason = 'task_died',
+    in_doubt = true,
     failed_at = now(),
     duration_ms = NULL,
     status_code = NULL,
@@ -163,8 +166,9 @@ WHERE c.id = %(campaign_id)s
 -- name: batch_outlook
 -- One row: why a claim of this batch came back empty. `due_s`: seconds until its next pending message is due, or until the
 -- window opens, if that is later (0 or less: now). `lease_s`: seconds until the last lease that others hold on it runs
--- out, NULL where there is none.
+-- out, NULL where there is none; `closes_s`: seconds until nothing may be claimed any more.
 SELECT c.status,
+       extract(epoch FROM c.sending_stop - clock_timestamp())::float8 - %(last_call_s)s AS closes_s,
        clock_timestamp() >= c.sending_stop - make_interval(secs => %(last_call_s)s) AS is_over,
        work.pending, work.sending,
        greatest(work.due_s, extract(epoch FROM c.sending_start - clock_timestamp())::float8) AS due_s,
