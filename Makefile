@@ -1,0 +1,62 @@
+# The only commands a person needs. Wants Python 3.11 or newer, make and git; the rest comes from PyPI into .venv.
+
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+READY := .venv/.installed
+
+# Where it is set (many images do), Airflow would compile itself anew at each start.
+export PYTHONDONTWRITEBYTECODE :=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up down status logs test check import lock clean
+
+help:  ## What you can do here
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+demo: $(READY)  ## Start everything, import 20,000 clients, send two campaigns, show the result
+	@$(BIN)/python -m local.demo
+
+up: $(READY)  ## Start PostgreSQL, Airflow and the gateway simulator
+	@$(BIN)/python -m local up
+
+down: $(READY)  ## Stop everything; the data stay
+	@$(BIN)/python -m local down
+
+status: $(READY)  ## What runs, since when, on which port
+	@$(BIN)/python -m local status
+
+logs: $(READY)  ## Follow the logs (of one process: make logs PROCESS=scheduler)
+	@$(BIN)/python -m local logs $(PROCESS)
+
+test: $(READY)  ## Run the tests (some of them: make test ARGS='-k throttle')
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY)  ## What CI runs: lint, format, types, tests
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest $(ARGS)
+
+import: $(READY)  ## Import clients: make import FILE=clients.csv
+	@test -n "$(FILE)" || { echo "FILE is not set: wanted make import FILE=clients.csv" >&2; exit 2; }
+	@$(BIN)/python -m local status >/dev/null || { echo "the stack is not running: make up first" >&2; exit 1; }
+	@environment="$$($(BIN)/python -m local env)" && eval "$$environment" && $(BIN)/python -m mailing.cli import "$(FILE)"
+
+lock: $(READY)  ## Freeze what requirements.txt pulls in into constraints.txt
+	@$(BIN)/uv pip compile --quiet --no-header --no-annotate --upgrade requirements.txt --output-file constraints.txt
+
+clean:  ## Stop everything; delete .venv and var/ with all data in it
+	@if [ -e $(READY) ]; then $(BIN)/python -m local clean; \
+	elif [ -e var ]; then echo "var/ may belong to a running stack, and .venv is incomplete: make down first" >&2; exit 1; fi
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# A folder that was not finished, or whose Python is gone, is made anew.
+$(READY): requirements.txt constraints.txt
+	@found="$$($(PYTHON) -c 'import sys; print(*sys.version_info[:2], sep="."); sys.exit(sys.version_info < (3, 11))' 2>/dev/null)" \
+	  || { echo "$(PYTHON) is $${found:-not there}: wanted Python 3.11 or newer (make PYTHON=/path/to/python3.11 …)" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { echo "making .venv"; $(PYTHON) -m venv --clear .venv; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@echo "installing requirements.txt into .venv"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt -c constraints.txt
+	@touch $@
