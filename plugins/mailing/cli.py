@@ -7,6 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import psycopg
+import sqlalchemy.exc
+
 from mailing import clients, db, migrate
 from mailing.errors import MailingError
 
@@ -27,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _import(options.file, options.reject_file)
     except MailingError as error:
         print(f"mailing: {error}", file=sys.stderr)
+        return 1
+    except (psycopg.OperationalError, sqlalchemy.exc.OperationalError) as error:
+        print(f"mailing: the database of connection {db.CONNECTION_ID} is away: {error}", file=sys.stderr)
         return 1
     return 0
 
