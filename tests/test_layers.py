@@ -14,6 +14,7 @@ FLOORS = [
     {"db", "models", "client_file"},
     {"migrate", "clients", "campaigns", "messages"},
     {"gateway", "roster"},
+    {"outcomes"},
     {"sender"},
     {"operators", "timetable", "cli"},
 ]

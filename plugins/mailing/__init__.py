@@ -6,6 +6,7 @@ Floors, each importing only from the ones below it (proven by tests/test_layers.
 1. tables and files: `db`, `models`, `migrations`, `client_file`
 2. nouns: `clients`, `campaigns`, `messages`; `migrate`
 3. towards the world: `gateway` (HTTP), `roster` (which campaigns are DAGs)
-4. `sender`: sends one batch
-5. faces: `operators`, `timetable`, `cli`
+4. `outcomes`: the sender's decisions, pure
+5. `sender`: sends one batch
+6. faces: `operators`, `timetable`, `cli`
 """

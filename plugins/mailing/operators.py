@@ -14,7 +14,8 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from mailing import campaigns, db, messages
 from mailing.errors import NotFinished, NotFound
-from mailing.sender import MAX_WAIT_S, BatchSender
+from mailing.outcomes import MAX_WAIT_S
+from mailing.sender import BatchSender
 
 log = logging.getLogger(__name__)
 

@@ -21,9 +21,9 @@ from typing import TypeVar
 
 import psycopg
 
-from mailing import db, messages, replies
+from mailing import db, messages, outcomes
 from mailing.errors import InvalidInput, MailingError
-from mailing.gateway import Attempt, Gateway, open_gateway
+from mailing.gateway import Gateway, open_gateway
 from mailing.messages import Claim, Outcome, Outlook
 from mailing.replies import Verdict
 
@@ -39,15 +39,6 @@ RECLAIM_S = 1.0
 
 HOLD_S = 5.0
 """A wait up to this long is made here; a longer one is the caller's to defer, so that it holds no worker slot."""
-
-MEND_S = 15.0
-"""How long to leave a gateway alone that refuses the token, or whose connection cannot be used: a person mends it."""
-
-CROWDED_S = 0.2
-"""A pause before the next claim where messages are due and none could be claimed: somebody else holds their rows."""
-
-MAX_WAIT_S = 600.0
-"""No wait is longer: the window may be moved meanwhile."""
 
 STOP_PATIENCE_S = 3.0
 """After `stop`, how long to wait for replies: Airflow kills a task 5 s after it asked it to end."""
@@ -126,8 +117,8 @@ class BatchSender:
                 gateway = await stack.enter_async_context(open_gateway(self._lease))
             except InvalidInput as error:
                 log.error("campaign %s, batch %s: %s", self._campaign_id, self._number, error)
-                result = self._judge_outlook(await self._in_database(self._look))
-                return result if result.wake_in_s is None else Result(result.counts, MEND_S, str(error))
+                result = self._result(await self._in_database(self._look))
+                return result if result.wake_in_s is None else Result(result.counts, outcomes.MEND_S, str(error))
             try:
                 return await self._send(gateway)
             finally:
@@ -146,8 +137,8 @@ class BatchSender:
                     "campaign %s, batch %s: gateway %s refuses the token of connection %s",
                     self._campaign_id, self._number, self._lease.gateway, self._lease.connection_id,
                 )  # fmt: skip
-                return Result(dict(self._counts), MEND_S, "the gateway refuses the connection's token")
-            result = self._judge_outlook(await self._in_database(self._look))
+                return Result(dict(self._counts), outcomes.MEND_S, "the gateway refuses the connection's token")
+            result = self._result(await self._in_database(self._look))
             if result.wake_in_s is None or result.wake_in_s > HOLD_S:
                 return result
             await self._pause(result.wake_in_s)
@@ -170,11 +161,11 @@ class BatchSender:
         room = 0 if self._is_closed_to_claims() else self._limit - len(self._in_flight)
         if room <= 0 and not self._outcomes and not self._is_renewal_due():
             return
-        outcomes = self._outcomes.copy()
+        answered = self._outcomes.copy()
         began = time.monotonic()
-        claims = await self._in_database(lambda: self._write(outcomes, room))
+        claims = await self._in_database(lambda: self._write(answered, room))
         # Only now: an outcome that is not written must never be forgotten.
-        del self._outcomes[: len(outcomes)]
+        del self._outcomes[: len(answered)]
         for claim in claims:
             # The stop, as seen from before the claim was made: never later than it is.
             task = asyncio.create_task(self._post(gateway, claim, began + claim.left_s))
@@ -202,17 +193,22 @@ class BatchSender:
         timeout_s = min(self._lease.timeout_s, deadline - now)
         if timeout_s <= 0 or now >= self._renewed_at + messages.LEASE.total_seconds():
             # This process stood still until the window had closed, or its claims were somebody else's to settle.
-            outcome = Outcome(claim.id, claim.attempts, "pending", reason="too_late", wait_s=0.0, burn=False)
+            outcome = outcomes.too_late(claim)
         else:
-            try:
-                outcome = self._outcome(claim, await gateway.post(claim, timeout_s))
-            except Exception as error:
-                # A fault of ours must cost this one message its certainty, and no other.
-                log.exception("campaign %s, message %s: unforeseen", self._campaign_id, claim.id)
-                outcome = Outcome(claim.id, claim.attempts, "unknown", "unforeseen", wait_s=replies.MAX_BACKOFF_S)
-                outcome.error = type(error).__name__
+            outcome = await self._attempt(gateway, claim, timeout_s)
         self._outcomes.append((time.monotonic(), outcome))
         self._counts[outcome.reason or outcome.state] += 1
+
+    async def _attempt(self, gateway: Gateway, claim: Claim, timeout_s: float) -> Outcome:
+        try:
+            attempt = await gateway.post(claim, timeout_s)
+        except Exception as error:
+            # A fault of ours must cost this one message its certainty, and no other.
+            log.exception("campaign %s, message %s: unforeseen", self._campaign_id, claim.id)
+            return outcomes.unforeseen(claim, error)
+        if attempt.judgement.verdict is Verdict.UNAUTHORIZED:
+            self._unauthorized = True
+        return outcomes.of_attempt(claim, attempt, self._rng)
 
     def _settle(self, task: asyncio.Task[None]) -> None:
         """One request is over. Its claim is forgotten only when there is an outcome to write."""
@@ -231,8 +227,7 @@ class BatchSender:
             if task.done() and not task.cancelled() and task.exception() is None:
                 continue  # its outcome is written down already
             task.cancel()
-            outcome = Outcome(claim.id, claim.attempts, "unknown", "task_stopped", wait_s=replies.FIRST_BACKOFF_S)
-            self._outcomes.append((time.monotonic(), outcome))
+            self._outcomes.append((time.monotonic(), outcomes.stopped(claim)))
         self._in_flight.clear()
 
     async def _in_database(self, work: Callable[[], T]) -> T:
@@ -254,39 +249,11 @@ class BatchSender:
                 )  # fmt: skip
                 await asyncio.sleep(RECLAIM_S)
 
-    def _outcome(self, claim: Claim, attempt: Attempt) -> Outcome:
-        """What the ledger is to say of an attempt."""
-        verdict = attempt.judgement.verdict
-        outcome = Outcome(claim.id, claim.attempts, verdict.value, attempt.judgement.reason)
-        if verdict in (Verdict.REPEAT, Verdict.IN_DOUBT):
-            outcome.state = "pending" if verdict is Verdict.REPEAT else "unknown"
-            outcome.wait_s = replies.backoff_s(claim.attempts, attempt.judgement.retry_after_s, self._rng)
-        elif verdict is Verdict.UNAUTHORIZED:
-            # Not at once: if the refusal is about this very message, the next probe must be another one.
-            outcome.state, outcome.wait_s, outcome.burn = "pending", 2 * MEND_S, False
-            self._unauthorized = True
-        if verdict is not Verdict.SENT:
-            outcome.duration_ms = round(attempt.duration_s * 1000)
-            outcome.status_code, outcome.error, outcome.reply = attempt.status_code, attempt.error, attempt.reply
-        return outcome
-
-    def _judge_outlook(self, look: Outlook) -> Result:
-        """When to come back to the batch, seen that nothing of it can be claimed now."""
-        counts = dict(self._counts)
-        if look.status != "running" or look.is_over:
-            return Result(counts, None, "the window is over" if look.is_over else f"the campaign is {look.status}")
-        waits = []
-        if look.pending:
-            waits.append(max(look.due_s or 0.0, CROWDED_S))
-        if look.sending:  # claimed by somebody else: settled by them, or by us once their lease has run out
-            waits.append(max(look.lease_s or 0.0, 0.0) + RECLAIM_S)
-        if not waits:
-            return Result(counts, None, "nothing is left to send")
-        if self._lost:
-            return Result(counts, HOLD_S + RECLAIM_S, "the lease ran out")
-        # Never past the stop (or for hours: the window may be moved): the run has to end.
-        wait_s = min(*waits, max(look.closes_s, 0.0) + RECLAIM_S, MAX_WAIT_S)
-        return Result(counts, wait_s, f"{look.pending} pending, {look.sending} claimed by other tasks")
+    def _result(self, look: Outlook) -> Result:
+        wake_in_s, said = outcomes.next_look(look)
+        if self._lost and wake_in_s is not None:
+            wake_in_s, said = HOLD_S + RECLAIM_S, "the lease ran out"  # to be taken anew by the next run
+        return Result(dict(self._counts), wake_in_s, said)
 
     # -- what runs in a thread: one transaction each
 
@@ -307,9 +274,9 @@ class BatchSender:
         self._last_call_s = min(LAST_CALL_S, self._lease.timeout_s)
         self._renewed_at = time.monotonic() - messages.RENEW_S  # the first exchange learns who shares the gateway
 
-    def _write(self, outcomes: list[tuple[float, Outcome]], room: int) -> list[Claim]:
+    def _write(self, answered: list[tuple[float, Outcome]], room: int) -> list[Claim]:
         now = time.monotonic()
-        for at, outcome in outcomes:
+        for at, outcome in answered:
             outcome.age_s = now - at
         self._lost = self._lost or now >= self._renewed_at + messages.LEASE.total_seconds()
         sharers: int | None = None
@@ -319,8 +286,8 @@ class BatchSender:
                 sharers = messages.renew_lease(self._connection, self._lease.token)
                 self._lost = sharers is None
                 self._limit = max(1, self._lease.requests_in_flight // (sharers or 1))
-            if outcomes:
-                messages.record(self._connection, self._campaign_id, self._lease.token, [o for _, o in outcomes])
+            if answered:
+                messages.record(self._connection, self._campaign_id, self._lease.token, [o for _, o in answered])
             claims = [] if room <= 0 or self._lost else self._claim(room)
         if sharers:
             self._renewed_at = now  # only now that it is committed
@@ -377,8 +344,8 @@ class BatchSender:
                 self._connection = self._connect()
             with self._connection:
                 if self._outcomes:
-                    outcomes = [outcome for _, outcome in self._outcomes]
-                    messages.record(self._connection, self._campaign_id, self._lease.token, outcomes)
+                    answered = [outcome for _, outcome in self._outcomes]
+                    messages.record(self._connection, self._campaign_id, self._lease.token, answered)
                 if clean:
                     self._return_unposted(known=[outcome.id for _, outcome in self._outcomes])
                 messages.release_lease(self._connection, self._lease.token)
