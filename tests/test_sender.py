@@ -444,6 +444,29 @@ def test_claims_that_landed_after_their_connection_was_lost_are_posted_after_all
     assert set(gateway.counts().values()) == {1}
 
 
+def test_a_gateway_that_falls_silent_puts_few_in_doubt_and_the_rest_is_sent_when_it_is_back(connection, gateway):
+    gateway.set(latency={"kind": "fixed", "seconds": 0.05})
+    campaign_id, [batch] = an_open_campaign(connection, clients=2_000)
+    results = []
+    with in_a_thread(lambda: results.append(send(campaign_id, batch))):
+        wait_until(lambda: gateway.stats()["accepted"] >= 200)
+        gateway.set(outage=True)
+
+    assert results[0].said == "the gateway does not answer"
+    assert results[0].wake_in_s >= 15
+    doubtful = states(connection, campaign_id)["unknown"]
+    assert 0 < doubtful <= 200  # at most twice the requests in flight
+
+    send(campaign_id, batch)  # it probes: one message at a time
+    assert states(connection, campaign_id)["unknown"] <= doubtful + 10
+
+    gateway.set(outage=False)
+    send(campaign_id, batch)
+    counts = states(connection, campaign_id)
+    assert counts["sent"] + counts["unknown"] == 2_000
+    assert max(gateway.counts().values()) == 1
+
+
 def test_told_to_stop_it_does_not_wait_for_a_gateway_that_is_slow(connection, gateway):
     gateway.set(latency={"kind": "fixed", "seconds": 60})
     campaign_id, [batch] = an_open_campaign(connection, clients=50)

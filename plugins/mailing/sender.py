@@ -40,6 +40,10 @@ RECLAIM_S = 1.0
 HOLD_S = 5.0
 """A wait up to this long is made here; a longer one is the caller's to defer, so that it holds no worker slot."""
 
+SILENCE = 10
+"""After so many requests in a row without an answer the task claims no more for a while: each may be in doubt for ever.
+After such a pause, as at its start, it probes with one message until the gateway answers."""
+
 STOP_PATIENCE_S = 3.0
 """After `stop`, how long to wait for replies: Airflow kills a task 5 s after it asked it to end."""
 
@@ -83,7 +87,8 @@ class BatchSender:
         self._exhausted_at: float | None = None  # when a claim last found less than it asked for
         self._broken: BaseException | None = None
         self._stopped_at: float | None = None
-        self._unauthorized = self._lost = False
+        self._unauthorized = self._lost = self._answered = False
+        self._unanswered = 0  # requests in a row
 
     def stop(self) -> None:
         """Claim no more, and end when what is in flight is answered, in 3 s at the latest. For signal handlers."""
@@ -139,6 +144,9 @@ class BatchSender:
                 )  # fmt: skip
                 return Result(dict(self._counts), outcomes.MEND_S, "the gateway refuses the connection's token")
             result = self._result(await self._in_database(self._look))
+            if self._unanswered >= SILENCE and result.wake_in_s is not None:
+                log.error("campaign %s, batch %s: the gateway does not answer", self._campaign_id, self._number)
+                return Result(result.counts, max(result.wake_in_s, outcomes.MEND_S), "the gateway does not answer")
             if result.wake_in_s is None or result.wake_in_s > HOLD_S:
                 return result
             await self._pause(result.wake_in_s)
@@ -158,7 +166,8 @@ class BatchSender:
             raise self._broken
         if self._exhausted_at is not None and time.monotonic() - self._exhausted_at > RECLAIM_S:
             self._rewind()
-        room = 0 if self._is_closed_to_claims() else self._limit - len(self._in_flight)
+        limit = self._limit if self._answered else 1
+        room = 0 if self._is_closed_to_claims() else limit - len(self._in_flight)
         if room <= 0 and not self._outcomes and not self._is_renewal_due():
             return
         answered = self._outcomes.copy()
@@ -173,7 +182,8 @@ class BatchSender:
             task.add_done_callback(self._settle)
 
     def _is_closed_to_claims(self) -> bool:
-        return bool(self._stopped_at or self._unauthorized or self._lost or self._exhausted_at)
+        is_silent = self._unanswered >= SILENCE
+        return bool(self._stopped_at or self._unauthorized or is_silent or self._lost or self._exhausted_at)
 
     def _rewind(self) -> None:
         self._exhausted_at, self._cursor = None, self._batch.first_id
@@ -206,6 +216,8 @@ class BatchSender:
             # A fault of ours must cost this one message its certainty, and no other.
             log.exception("campaign %s, message %s: unforeseen", self._campaign_id, claim.id)
             return outcomes.unforeseen(claim, error)
+        self._answered = self._answered or attempt.status_code is not None
+        self._unanswered = 0 if attempt.status_code is not None else self._unanswered + 1
         if attempt.judgement.verdict is Verdict.UNAUTHORIZED:
             self._unauthorized = True
         return outcomes.of_attempt(claim, attempt, self._rng)
