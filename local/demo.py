@@ -59,8 +59,9 @@ def main() -> int:
         sys.path.insert(0, str(ROOT / "plugins"))
         logging.getLogger("mailing").setLevel(logging.WARNING)  # the demo says the same in its own words
         _import_clients(console)
-        ids = _start_campaigns(settings, console)
-        _watch(ids, settings, console)
+        token = log_in(settings)
+        ids = _start_campaigns(settings, token, console)
+        _watch(ids, settings, token, console)
         _show(ids, console)
         _compare_with_gateway(ids, settings, console)
     except (SettingError, StackError, PostgresError, AirflowError, DemoError) as error:
@@ -89,7 +90,7 @@ def _import_clients(console: Console) -> None:
     )
 
 
-def _start_campaigns(settings: Settings, console: Console) -> dict[int, str | None]:
+def _start_campaigns(settings: Settings, token: str, console: Console) -> dict[int, str | None]:
     """The demo's campaigns by id, with the run that was triggered for those that were sent by an earlier demo."""
     from mailing import campaigns, db
 
@@ -115,7 +116,6 @@ def _start_campaigns(settings: Settings, console: Console) -> dict[int, str | No
             )
             runs[campaign_id] = None
             console.print(f"campaign {campaign_id} created: {planned.name}", highlight=False)
-    token = log_in(settings)
     for campaign_id in [known for known, run in runs.items() if run is not None]:
         console.print(f"campaign {campaign_id} is there already: its DAG is triggered once more", highlight=False)
         runs[campaign_id] = _trigger(settings, token, f"campaign_{campaign_id}")
@@ -130,7 +130,7 @@ def _trigger(settings: Settings, token: str, dag_id: str) -> str:
     return str(answer["dag_run_id"])
 
 
-def _watch(runs: dict[int, str | None], settings: Settings, console: Console) -> None:
+def _watch(runs: dict[int, str | None], settings: Settings, token: str, console: Console) -> None:
     """Show progress from the ledger until every campaign is finished, and every triggered run has ended."""
     from mailing import campaigns, db
 
@@ -152,17 +152,17 @@ def _watch(runs: dict[int, str | None], settings: Settings, console: Console) ->
                     total=standing.audience or None,
                     completed=standing.audience - left,
                 )
-                if standing.status == "finished" and not left and _has_ended(settings, campaign_id, run):
+                if standing.status == "finished" and not left and _has_ended(settings, token, campaign_id, run):
                     del waiting[campaign_id]
             if time.monotonic() > until:
                 raise DemoError(f"campaigns {sorted(waiting)} are not finished after {PATIENCE_S:.0f} s: see make logs")
             time.sleep(0.3)  # a poll's pause
 
 
-def _has_ended(settings: Settings, campaign_id: int, run: str | None) -> bool:
+def _has_ended(settings: Settings, token: str, campaign_id: int, run: str | None) -> bool:
     if not run:
         return True  # its first run: the ledger says enough
-    status, answer = call(settings, "GET", f"/api/v2/dags/campaign_{campaign_id}/dagRuns/{run}", token=log_in(settings))
+    status, answer = call(settings, "GET", f"/api/v2/dags/campaign_{campaign_id}/dagRuns/{run}", token=token)
     if status != http.HTTPStatus.OK:
         raise AirflowError(f"campaign_{campaign_id}: Airflow answered {status} for run {run}: {answer}")
     if answer["state"] == "failed":

@@ -200,14 +200,11 @@ def close(connection: db.Connection, campaign_id: int) -> Progress:
     """
     campaign = _lock(connection, campaign_id)
     parameters = {"campaign_id": campaign_id}
-    if campaign["is_over"]:
-        if campaign["opened_at"] is None:
-            select_audience(connection, campaign_id)
-        _recover_claims(connection, campaign_id)
-        if campaign["status"] != "cancelled":
-            connection.execute(SQL["expire_leftovers"], parameters)
-    else:
-        _recover_claims(connection, campaign_id)
+    _recover_claims(connection, campaign_id)
+    if campaign["is_over"] and campaign["opened_at"] is None:
+        select_audience(connection, campaign_id)
+    if campaign["is_over"] and campaign["status"] != "cancelled":
+        connection.execute(SQL["expire_leftovers"], parameters)
     connection.execute(SQL["finish_campaign"], parameters)
     standing = progress(connection, campaign_id)
     _raise_if_unfinished(standing, campaign)
