@@ -4,11 +4,16 @@
 |---|---|
 | `select_audience` | the clients that match the filter enter the ledger, once each, in batches |
 | `send_batch` | one per batch: claims messages, posts them to the gateway, writes down what became of each |
+| `follow_audience` | only for live audiences: sends to those who come to match while the window is open |
 | `close_campaign` | what the window closed on becomes `expired`; the campaign is `finished` |
 
 The run starts by itself at `sending_start`, or at once when the window is open already. Clearing a task, retrying it or
 triggering the DAG again sends nothing twice: the ledger (table `messages`) has one row per client. A run that you
 trigger by hand adds the clients that match by now and have no message yet. Outside the window nothing is sent.
+
+A task that is *deferred* waits without a worker: for a retry that is due later, for local hours to open, for the
+gateway to come back, or, while the campaign is paused, for somebody to resume it. Pausing this DAG stops the sending,
+too, within seconds; its tasks go on when it is unpaused.
 
 The figures: `SELECT * FROM reporting.campaign_statistics`.
 """
@@ -21,8 +26,14 @@ from airflow.sdk import DAG, Param, TriggerRule
 from airflow.sdk.definitions.context import get_parsing_context
 
 from mailing import roster
-from mailing.campaigns import BATCH_SIZE, CampaignRow
-from mailing.operators import CloseCampaignOperator, SelectAudienceOperator, SendBatchOperator
+from mailing.campaigns import CampaignRow
+from mailing.operators import (
+    CloseCampaignOperator,
+    FollowAudienceOperator,
+    SelectAudienceOperator,
+    SendBatchOperator,
+)
+from mailing.runs import BATCH_SIZE
 from mailing.timetable import CampaignTimetable
 
 # What fails here is a process or the database, not a message: those have retries of their own, in the ledger.
@@ -40,7 +51,7 @@ def campaign_dag(campaign: CampaignRow) -> DAG:
         dag_id=roster.dag_id(campaign.id),
         dag_display_name=f"Campaign {campaign.id}" + (f": {campaign.name}" if campaign.name else ""),
         schedule=CampaignTimetable.of(campaign.window, campaign.wake_at),
-        max_active_runs=1,
+        max_active_runs=3,  # one may wait for hours; what an edit or a verdict adds is not to wait behind it
         catchup=False,
         is_paused_upon_creation=False,  # whatever this Airflow's default: a campaign that is due must go
         tags=["mailing", "campaign"],
@@ -67,6 +78,9 @@ def campaign_dag(campaign: CampaignRow) -> DAG:
             task_id="close_campaign", campaign_id=campaign.id, trigger_rule=TriggerRule.ALL_DONE, retries=10
         )
         send_batch >> close_campaign
+        if campaign.is_live:
+            follow = FollowAudienceOperator(task_id="follow_audience", campaign_id=campaign.id)
+            select_audience >> follow >> close_campaign
     return dag
 
 

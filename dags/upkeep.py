@@ -1,7 +1,14 @@
-"""What must happen though nobody asks: campaigns whose window closed while Airflow was down are closed.
+"""What must happen though nobody asks, every minute.
 
-Such a campaign sends nothing. Its audience enters the ledger as `expired`, and the campaign is `finished`: the report
-says what did not happen, too.
+| task | what it does |
+|---|---|
+| `recover_claims` | what tasks had claimed that died is settled: `unknown`, or sent again where the campaign says so |
+| `close_overdue` | campaigns that are over (while Airflow was down, or cancelled) are closed |
+| `wake_unattended` | a campaign that should be sending and has no run (it was deleted, or failed) gets one |
+| `check_tokens` | gateways whose token expires soon: this task fails until they have a new one |
+
+A campaign whose window passed without a run sends nothing. Its audience enters the ledger as `expired`, and the
+campaign is `finished`: the report says what did not happen, too.
 """
 
 from __future__ import annotations
@@ -9,7 +16,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pendulum
-from airflow.sdk import dag, task
+from airflow.sdk import dag, get_current_context, task
+from airflow.sdk.exceptions import AirflowFailException
 
 
 @dag(
@@ -21,18 +29,45 @@ from airflow.sdk import dag, task
     max_active_runs=1,
     tags=["mailing"],
     doc_md=__doc__,
+    default_args={"retries": 0},  # the next run is a minute away
 )
 def upkeep() -> None:
-    """Wire the tasks."""
+    """Wire the tasks. They do not depend on each other: one that fails keeps none from running."""
 
-    @task(retries=0)  # the next run is a minute away
+    @task
+    def recover_claims() -> int:
+        """Return how many messages dead tasks had claimed."""
+        from mailing import upkeep
+
+        return upkeep.recover_claims()
+
+    @task
     def close_overdue() -> list[int]:
         """Return the ids of the campaigns that were closed."""
-        from mailing import operators
+        from mailing import upkeep
 
-        return operators.close_overdue()
+        return upkeep.close_overdue()
 
+    @task
+    def wake_unattended() -> list[int]:
+        """Return the ids of the campaigns that got a run."""
+        from mailing import upkeep
+
+        running = get_current_context()["ti"].get_dr_count
+        return upkeep.wake_unattended(lambda dag_id: running(dag_id=dag_id, states=["queued", "running"]) > 0)
+
+    @task
+    def check_tokens() -> None:
+        """Fail while a gateway needs a new token soon, so that an operator sees it."""
+        from mailing import upkeep
+
+        if short := upkeep.check_tokens():
+            raise AirflowFailException(f"gateways {short} need a new token in their connection's password: see above")
+
+    recover_claims()
     close_overdue()
+    wake_unattended()
+    check_tokens()
 
 
 upkeep()

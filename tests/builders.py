@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from mailing import campaigns, db
+from mailing import campaigns, db, messages, runs
 
 HOUR = timedelta(hours=1)
 
@@ -40,8 +40,14 @@ def a_campaign(connection: db.Connection, **changes: Any) -> int:
         "text": "Hello",
         "sending_start": now() - timedelta(minutes=1),
         "sending_stop": now() + HOUR,
-    }
-    return campaigns.create(connection, **(values | changes))
+    } | changes
+    stop = values["sending_stop"]
+    if stop > now():
+        return campaigns.create(connection, **values)
+    # Nobody can create a campaign whose window is over; time went by.
+    campaign_id = campaigns.create(connection, **(values | {"sending_stop": now() + HOUR}))
+    connection.execute("UPDATE campaigns SET sending_stop = %s WHERE id = %s", (stop, campaign_id))
+    return campaign_id
 
 
 def an_open_campaign(
@@ -51,8 +57,28 @@ def an_open_campaign(
     some_clients(connection, clients)
     campaign_id = a_campaign(connection, **changes)
     with connection.transaction():
-        opening = campaigns.select_audience(connection, campaign_id, batch_size=batch_size)
+        opening = runs.select_audience(connection, campaign_id, batch_size=batch_size)
     return campaign_id, opening.batches
+
+
+def terms_of(connection: db.Connection, campaign_id: int) -> messages.Terms:
+    """The terms that a task of the campaign would send on now."""
+    token = messages.take_lease(connection, campaign_id, 1, "test")
+    terms = messages.renew_lease(connection, token)
+    messages.release_lease(connection, token)
+    assert terms is not None
+    return terms
+
+
+def claim(
+    connection: db.Connection, campaign_id: int, token: int, number: int = 1, limit: int = 100, **more: Any
+) -> list[messages.Claim]:
+    """What a task that holds the lease would get of a batch now."""
+    batch = messages.batch(connection, campaign_id, number)
+    more = {"terms": terms_of(connection, campaign_id)} | more
+    return messages.claim(
+        connection, campaign_id, token, from_id=batch.first_id, last_id=batch.last_id, limit=limit, **more
+    )
 
 
 def states(connection: db.Connection, campaign_id: int) -> dict[str, int]:
@@ -61,6 +87,16 @@ def states(connection: db.Connection, campaign_id: int) -> dict[str, int]:
         "SELECT state, count(*) AS count FROM messages WHERE campaign_id = %s GROUP BY state", (campaign_id,)
     )
     return {row["state"]: row["count"] for row in rows}
+
+
+def evidence(connection: db.Connection, campaign_id: int) -> list[dict[str, Any]]:
+    """Every attempt of the campaign that left evidence, by time."""
+    return connection.execute("SELECT * FROM attempts WHERE campaign_id = %s ORDER BY id", (campaign_id,)).fetchall()
+
+
+def let_probe(connection: db.Connection) -> None:
+    """As if the time had come to probe gateways whose breaker is open, and to try again what was put off."""
+    connection.execute("UPDATE gateways SET breaker_probe_at = now() WHERE breaker_state <> 'closed'")
 
 
 def ledger(connection: db.Connection, campaign_id: int) -> list[dict[str, Any]]:

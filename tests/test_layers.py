@@ -10,12 +10,15 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / "plugins" / "mailing"
 FLOORS = [
-    {"window", "replies", "phone", "errors"},
+    {"errors"},
+    {"window", "local_hours", "throttle", "breaker", "replies", "phone"},
     {"db", "models", "client_file"},
-    {"migrate", "clients", "campaigns", "messages"},
-    {"gateway", "roster"},
-    {"outcomes"},
-    {"sender"},
+    {"migrate", "audit"},
+    {"clients", "campaigns", "messages", "gateways"},
+    {"runs", "gateway", "roster"},
+    {"outcomes", "exchange"},
+    {"sender", "upkeep"},
+    {"triggers"},
     {"operators", "timetable", "cli"},
 ]
 FLOOR_OF = {module: number for number, floor in enumerate(FLOORS) for module in floor}

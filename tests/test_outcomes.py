@@ -9,7 +9,7 @@ from mailing.gateway import Attempt
 from mailing.messages import Claim, Outlook
 from mailing.replies import Judgement, Verdict
 
-CLAIM = Claim(id=7, attempts=2, phone_number="71030000001", text="Hello", left_s=100.0)
+CLAIM = Claim(id=7, client_id=3, attempts=2, phone_number="71030000001", text="Hello", left_s=100.0, begin_s=100.0)
 RNG = random.Random(1)
 
 
@@ -52,7 +52,8 @@ def test_the_gateways_wish_for_a_pause_is_granted():
 
 
 def look(**changes):
-    seen = {"status": "running", "closes_s": 1_000.0, "is_over": False, "pending": 0, "sending": 0,
+    seen = {"status": "running", "audience_stale": False, "breaker_state": "closed", "breaker_reason": None,
+            "breaker_probe_s": None, "closes_s": 1_000.0, "updated": 0.0, "pending": 0, "sending": 0,
             "due_s": None, "lease_s": None}  # fmt: skip
     return outcomes.next_look(Outlook(**(seen | changes)))
 
@@ -60,19 +61,39 @@ def look(**changes):
 @pytest.mark.parametrize(
     ("seen", "wait_s", "said"),
     [
-        ({}, None, "nothing is left to send"),
         ({"pending": 3, "due_s": 40.0}, 40.0, "3 pending"),
         ({"pending": 3, "due_s": -2.0}, outcomes.CROWDED_S, "3 pending"),
-        ({"pending": 3, "due_s": 5_000.0}, outcomes.MAX_WAIT_S, "3 pending"),
-        ({"pending": 3, "due_s": 5_000.0, "closes_s": 30.0}, 30.0 + outcomes.SETTLED_S, "3 pending"),
+        ({"pending": 3, "due_s": 5_000.0}, 1_000.0 + outcomes.SETTLED_S, "3 pending"),
         ({"sending": 2, "lease_s": 12.0}, 12.0 + outcomes.SETTLED_S, "2 claimed by other tasks"),
         ({"sending": 2, "lease_s": -3.0}, outcomes.SETTLED_S, "2 claimed by other tasks"),
         ({"sending": 2, "lease_s": 12.0, "pending": 1, "due_s": 4.0}, 4.0, "1 pending"),
-        ({"pending": 3, "due_s": 0.0, "is_over": True}, None, "the window is over"),
-        ({"pending": 3, "due_s": 0.0, "status": "paused"}, None, "the campaign is paused"),
+        ({"pending": 3, "due_s": 0.0, "status": "paused"}, 1_000.0 + outcomes.SETTLED_S, "the campaign is paused"),
+        ({"pending": 3, "due_s": 0.0, "audience_stale": True}, outcomes.SETTLED_S, "following an edited filter"),
+        ({"sending": 2, "lease_s": 5.0, "breaker_state": "open"}, 5.0 + outcomes.SETTLED_S, "2 claimed by other tasks"),
     ],
 )
 def test_a_batch_is_looked_at_again_when_that_may_help_and_never_past_the_stop(seen, wait_s, said):
-    found_s, found = look(**seen)
-    assert found_s == wait_s
-    assert said in found
+    wait = look(**seen)
+    assert wait.seconds == wait_s
+    assert said in wait.said
+    assert not wait.for_gateway
+
+
+@pytest.mark.parametrize("state", ["open", "half_open"])
+def test_what_is_pending_waits_for_a_gateway_that_is_left_alone(state):
+    wait = look(pending=3, due_s=0.0, breaker_state=state, breaker_reason="http_503")
+    assert (wait.for_gateway, wait.said) == (True, "the gateway is left alone (http_503)")
+
+
+@pytest.mark.parametrize(
+    ("seen", "said"),
+    [
+        ({}, "nothing is left to send"),
+        ({"breaker_state": "open"}, "nothing is left to send"),
+        ({"pending": 3, "due_s": 0.0, "closes_s": 0.0}, "the window is over"),
+        ({"pending": 3, "due_s": 0.0, "status": "paused", "closes_s": -1.0}, "the window is over"),
+        ({"pending": 3, "due_s": 0.0, "status": "cancelled"}, "the campaign is cancelled"),
+    ],
+)
+def test_a_batch_that_will_never_be_sent_is_not_waited_for(seen, said):
+    assert look(**seen) == said

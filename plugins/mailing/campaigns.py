@@ -1,29 +1,26 @@
-"""Campaigns: creating, reading, opening, closing. Functions take a connection and never commit; times are aware."""
+"""Campaigns as rows: creating, editing, pausing, resuming, cancelling, reading. What their runs do is in `runs`.
+
+Functions take a connection and never commit; times are aware. A transition is one guarded UPDATE: from its commit on,
+no claim is granted that it forbids, whoever sends.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, time
+from decimal import Decimal
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
-from mailing import db
-from mailing.errors import InvalidInput, NotFinished, NotFound
+from mailing import audit, db
+from mailing.errors import Conflict, InvalidInput, NotFound
 from mailing.models import DEFAULT_GATEWAY, MAX_TEXT, MESSAGE_STATES
 from mailing.window import LEAD, TRAIL, Window
 
 SQL = db.queries("campaigns")
-
-BATCH_SIZE = 5_000
-"""Messages per mapped task, unless asked otherwise: a task costs 0.2 s, so it should carry seconds of sending."""
-
-MAX_BATCHES = 1_000
-"""Airflow's limit of a mapping is 1,024; a large audience gets larger batches instead."""
-
-CLAIM_PATIENCE_S = 10.0
-"""How soon to look again whether claims that a live task may still speak for are settled."""
 
 WRONG_VALUES = {
     "campaigns_text_length_check": f"text: wanted 1 to {MAX_TEXT} characters",
@@ -35,8 +32,26 @@ WRONG_VALUES = {
     "campaigns_audience_known_check": "audience: wanted snapshot or live",
     "campaigns_on_doubt_known_check": "on_doubt: wanted hold or resend",
     "campaigns_gateway_fkey": "gateway: wanted the name of an existing gateway",
+    "campaigns_local_hours_both_ends_check": "local_from, local_to: wanted both ends of the local hours, or neither",
+    "campaigns_local_hours_not_empty_check": "local_from, local_to: wanted two different times",
+    "campaigns_messages_per_second_positive_check": "messages_per_second: wanted a number above 0, or none",
 }
 """What was wanted, by the constraint that a value broke."""
+
+EDITABLE = (
+    "name", "text", "sending_start", "sending_stop", "filter_tags", "filter_operator_codes", "audience", "on_doubt",
+    "local_from", "local_to", "messages_per_second", "gateway",
+)  # fmt: skip
+
+TRANSITIONS = {
+    "pause": ("paused", ("scheduled", "running")),
+    "resume": ("running", ("paused",)),
+    "cancel": ("cancelled", ("scheduled", "running", "paused")),
+}
+"""Of each action: what the campaign is then, and what it must be before."""
+
+DONE_ALREADY = {"pause": ("paused",), "resume": ("scheduled", "running"), "cancel": ("cancelled",)}
+"""Where a second press of the same button changes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +62,7 @@ class CampaignRow:
     name: str | None
     window: Window
     wake_at: datetime | None
+    is_live: bool = False  # its audience grows while its window is open
 
     @classmethod
     def from_json(cls, campaign: Mapping[str, Any]) -> CampaignRow:
@@ -59,16 +75,8 @@ class CampaignRow:
                 datetime.fromisoformat(campaign["sending_start"]), datetime.fromisoformat(campaign["sending_stop"])
             ),
             wake_at=datetime.fromisoformat(wake_at) if wake_at else None,
+            is_live=campaign.get("audience") == "live",
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """What opening a campaign came to: the batches to send, why there are none, and seconds until its start (or 0)."""
-
-    batches: list[int]
-    said: str
-    opens_in_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +97,22 @@ class Progress:
     excluded: int
     opened_at: datetime | None
     finished_at: datetime | None
+    wake_at: datetime | None
+    gateway: str
+    breaker_state: str
+    breaker_reason: str | None
+    breaker_probe_at: datetime | None
     first_claimed_at: datetime | None
     last_sent_at: datetime | None
+
+    @property
+    def standing(self) -> str:
+        """For people: its status, and what keeps it from sending."""
+        if self.status != "running" or self.breaker_state == "closed":
+            return self.status
+        if self.breaker_reason in ("http_401", "http_403"):
+            return f"running; gateway {self.gateway} refuses the token of its connection"
+        return f"running; waits for gateway {self.gateway} ({self.breaker_reason})"
 
     @property
     def counts(self) -> dict[str, int]:
@@ -122,29 +144,122 @@ def create(
     filter_operator_codes: Iterable[str] = (),
     audience: str = "snapshot",
     on_doubt: str = "hold",
+    local_from: time | None = None,
+    local_to: time | None = None,
+    messages_per_second: float | Decimal | None = None,
     gateway: str = DEFAULT_GATEWAY,
 ) -> int:
     """The id of a new campaign. Raises InvalidInput for values that break a rule; then nothing is written."""
     values = {
         "name": name, "text": text, "sending_start": sending_start, "sending_stop": sending_stop,
         "filter_tags": list(filter_tags), "filter_operator_codes": list(filter_operator_codes),
-        "audience": audience, "on_doubt": on_doubt, "gateway": gateway,
+        "audience": audience, "on_doubt": on_doubt, "local_from": local_from, "local_to": local_to,
+        "messages_per_second": messages_per_second, "gateway": gateway,
     }  # fmt: skip
-    for end in (sending_start, sending_stop):
-        if end.tzinfo is None:
-            raise InvalidInput(f"new campaign: sending_start, sending_stop: wanted moments with a time zone, got {end}")
-    try:
-        with connection.transaction():
-            row = db.one(connection, SQL["insert_campaign"], values)
-    except psycopg.errors.IntegrityError as error:
-        raise InvalidInput(_what_was_wanted(error)) from error
-    assert row is not None  # noqa: S101 - INSERT … RETURNING
+    row = _write(connection, "new campaign", SQL["insert_campaign"], values, values)
     return int(row["id"])
 
 
-def _what_was_wanted(error: psycopg.errors.IntegrityError) -> str:
+def edit(connection: db.Connection, campaign_id: int, *, actor: str, **changes: Any) -> None:
+    """Change what is given of `EDITABLE`; it counts for messages that are not claimed yet.
+
+    A new filter leaves out who does not match any more and adds who does; a later stop opens an ended window again.
+    Raises NotFound, InvalidInput for values that break a rule, Conflict for a campaign that is cancelled, or finished
+    and not extended; then nothing is written.
+    """
+    thing = f"campaign {campaign_id}"
+    audit.check_actor(thing, actor)
+    if unknown := sorted(set(changes) - set(EDITABLE)):
+        raise InvalidInput(f"{thing}: {', '.join(unknown)}: wanted some of {', '.join(EDITABLE)}")
+    if not changes:
+        return
+    campaign = lock(connection, campaign_id)
+    if campaign["status"] == "cancelled":
+        raise Conflict(f"{thing}: edit: wanted a campaign that is not cancelled")
+    if campaign["status"] == "finished" and set(changes) - {"name"} and "sending_stop" not in changes:
+        raise Conflict(f"{thing}: edit: it is finished; wanted a later sending_stop, which opens it again")
+    columns = sql.SQL(", ").join(
+        sql.SQL("{} = {}").format(sql.Identifier(column), sql.Placeholder(column)) for column in changes
+    )
+    statement = sql.SQL(
+        "UPDATE campaigns SET {} WHERE id = {} RETURNING id, sending_stop <= clock_timestamp() AS is_over"
+    )
+    values = {name: list(value) if name.startswith("filter_") else value for name, value in changes.items()}
+    _write(connection, thing, statement.format(columns, campaign_id), values, changes)
+    audit.record(connection, actor, "edit", campaign_id=campaign_id, changed=sorted(changes))
+
+
+def _write(
+    connection: db.Connection, thing: str, statement: Any, values: dict[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What `statement` returns. Raises InvalidInput for values that break a rule, and then writes nothing."""
+    for end in ("sending_start", "sending_stop"):
+        if end in given and (not isinstance(given[end], datetime) or given[end].tzinfo is None):
+            raise InvalidInput(f"{thing}: {end}: wanted a moment with a time zone, got {given[end]}")
+    try:
+        with connection.transaction():
+            row = db.one(connection, statement, values)
+            assert row is not None  # noqa: S101 - RETURNING, of a row that is locked
+            if row["is_over"] and "sending_stop" in given:
+                raise InvalidInput(f"{thing}: sending_stop: wanted a moment to come, got {given['sending_stop']}")
+    except psycopg.errors.IntegrityError as error:
+        raise InvalidInput(_what_was_wanted(thing, error, given)) from error
+    except psycopg.DataError as error:
+        raise InvalidInput(f"{thing}: {error.diag.message_primary or error}") from error
+    return row
+
+
+def _what_was_wanted(thing: str, error: psycopg.errors.IntegrityError, given: Mapping[str, Any]) -> str:
+    """The rule and the values that broke it; the text's length instead of the text, which logs must not show."""
     constraint = error.diag.constraint_name or ""
-    return f"new campaign: {WRONG_VALUES.get(constraint, constraint)} ({error.diag.message_primary})"
+    wanted = WRONG_VALUES.get(constraint, f"{error.diag.column_name or constraint}: {error.diag.message_primary}")
+    names = [name for name in wanted.partition(":")[0].split(", ") if name in given]
+    got = {name: f"{len(given[name] or '')} characters" if name == "text" else given[name] for name in names}
+    said = ", ".join(f"{name}={value}" for name, value in got.items())
+    hint = f" ({error.diag.message_primary})" if constraint == "campaigns_filter_tags_known" else ""
+    return f"{thing}: {wanted}" + (f", got {said}" if said else "") + hint
+
+
+def pause(connection: db.Connection, campaign_id: int, *, actor: str) -> None:
+    """Claim nothing more until it is resumed; what is in flight is recorded. Raises NotFound, Conflict."""
+    _change_status(connection, campaign_id, "pause", actor)
+
+
+def resume(connection: db.Connection, campaign_id: int, *, actor: str) -> None:
+    """Send the remainder. Raises NotFound, and Conflict unless it is paused and its window is not over."""
+    _change_status(connection, campaign_id, "resume", actor)
+
+
+def cancel(connection: db.Connection, campaign_id: int, *, actor: str) -> None:
+    """Send nothing more, for good; what is in flight is recorded. Raises NotFound, Conflict.
+
+    The pending messages become `cancelled` when the campaign is closed (`runs.close`): by its run, by upkeep within a
+    minute, or by whoever calls, in a transaction of its own.
+    """
+    _change_status(connection, campaign_id, "cancel", actor)
+
+
+def _change_status(connection: db.Connection, campaign_id: int, action: str, actor: str) -> None:
+    audit.check_actor(f"campaign {campaign_id}", actor)
+    campaign = lock(connection, campaign_id)
+    status, before = TRANSITIONS[action]
+    if campaign["status"] in DONE_ALREADY[action]:
+        return
+    if campaign["status"] not in before:
+        raise Conflict(f"campaign {campaign_id}: {action}: wanted {' or '.join(before)}, it is {campaign['status']}")
+    if action == "resume" and campaign["is_over"]:
+        raise Conflict(f"campaign {campaign_id}: resume: its window closed at {campaign['sending_stop']}")
+    parameters = {"campaign_id": campaign_id, "status": status, "from": list(before)}
+    connection.execute(SQL["change_status"], parameters)
+    audit.record(connection, actor, action, campaign_id=campaign_id)
+
+
+def lock(connection: db.Connection, campaign_id: int) -> dict[str, Any]:
+    """The campaign's row, locked until the transaction ends, with its window told by the database's clock."""
+    row = db.one(connection, SQL["lock_campaign"], {"campaign_id": campaign_id})
+    if row is None:
+        raise NotFound(f"campaign {campaign_id}: there is no such campaign")
+    return row
 
 
 def progress(connection: db.Connection, campaign_id: int) -> Progress:
@@ -155,95 +270,6 @@ def progress(connection: db.Connection, campaign_id: int) -> Progress:
     return Progress(**row)
 
 
-def select_audience(
-    connection: db.Connection,
-    campaign_id: int,
-    *,
-    batch_size: int = BATCH_SIZE,
-    max_batches: int = MAX_BATCHES,
-    newcomers: bool = False,
-) -> Opening:
-    """Open the campaign: those who match its filter enter the ledger, and the batches to send are named.
-
-    Running it again adds nobody twice. A `snapshot` audience is taken once, when the campaign opens; `newcomers` asks
-    for those who match by now (a run that a person triggered). Once the window is over there is nothing to send: the
-    audience enters the ledger all the same, and `close` says what became of it.
-    """
-    campaign = _lock(connection, campaign_id)
-    if campaign["opens_in_s"] > 0:
-        return Opening([], f"its window opens at {campaign['sending_start']}", campaign["opens_in_s"])
-    is_first, is_over = campaign["opened_at"] is None, campaign["is_over"]
-    if campaign["status"] == "cancelled" or (campaign["status"] == "paused" and not is_over):
-        return Opening([], f"it is {campaign['status']}")
-    enrolled = 0
-    if is_first or (not is_over and (newcomers or campaign["audience"] == "live")):
-        # What is unfinished already takes its share of what one run can map.
-        free = max(1, max_batches - len(_unfinished_batches(connection, campaign_id)))
-        sizes = {"batch_size": batch_size, "max_batches": free}
-        row = db.one(connection, SQL["enrol_audience"], {"campaign_id": campaign_id, **sizes})
-        enrolled = row["enrolled"] if row else 0
-    batches = _unfinished_batches(connection, campaign_id)
-    if batches or is_first:
-        connection.execute(SQL["start_campaign"], {"campaign_id": campaign_id})
-    if is_over:
-        return Opening([], f"its window closed at {campaign['sending_stop']}")
-    return Opening(batches, f"{enrolled} clients joined its audience")
-
-
-def close(connection: db.Connection, campaign_id: int) -> Progress:
-    """Finish the campaign: what its window closed on becomes `expired`. Returns the final figures.
-
-    One whose window passed without a run is opened first: whoever would have been its audience ends as `expired`.
-    What dead tasks had claimed is recovered first (see `messages.recover_claims`). Raises NotFinished while something
-    is left to do: the audience to be taken, pending messages while the window is open, or claims that a live task may
-    still speak for.
-    """
-    campaign = _lock(connection, campaign_id)
-    parameters = {"campaign_id": campaign_id}
-    _recover_claims(connection, campaign_id)
-    if campaign["is_over"] and campaign["opened_at"] is None:
-        select_audience(connection, campaign_id)
-    if campaign["is_over"] and campaign["status"] != "cancelled":
-        connection.execute(SQL["expire_leftovers"], parameters)
-    connection.execute(SQL["finish_campaign"], parameters)
-    standing = progress(connection, campaign_id)
-    _raise_if_unfinished(standing, campaign)
-    return standing
-
-
-def _raise_if_unfinished(standing: Progress, campaign: dict[str, Any]) -> None:
-    if standing.pending or standing.sending:
-        left = f"{standing.pending} messages are pending and {standing.sending} sending"
-    elif standing.opened_at is None and campaign["opens_in_s"] <= 0:
-        left = "its audience was not taken yet"
-    else:
-        return
-    raise NotFinished(
-        f"campaign {standing.id} ({standing.status}): {left}; its window closes at {campaign['sending_stop']}",
-        # Claims are settled by themselves, by their task or when its lease has run out.
-        again_in_s=CLAIM_PATIENCE_S if standing.sending else None,
-    )
-
-
-def _unfinished_batches(connection: db.Connection, campaign_id: int) -> list[int]:
-    rows = connection.execute(SQL["unfinished_batches"], {"campaign_id": campaign_id})
-    return [row["number"] for row in rows]
-
-
-def _recover_claims(connection: db.Connection, campaign_id: int) -> None:
-    parameters = {"campaign_id": campaign_id}
-    span = db.one(connection, SQL["message_range"], parameters)
-    connection.execute(db.queries("messages")["recover_claims"], {**parameters, **(span or {})})
-    connection.execute(SQL["forget_dead_leases"], parameters)
-
-
-def overdue(connection: db.Connection) -> list[int]:
-    """Campaigns whose window closed and that nobody closed."""
-    return [row["id"] for row in connection.execute(SQL["overdue_campaigns"])]
-
-
-def _lock(connection: db.Connection, campaign_id: int) -> dict[str, Any]:
-    row = db.one(connection, SQL["lock_campaign"], {"campaign_id": campaign_id})
-    if row is None:
-        raise NotFound(f"campaign {campaign_id}: there is no such campaign")
-    return row
+def signals(connection: db.Connection) -> dict[int, dict[str, Any]]:
+    """What a waiting task watches, by campaign: status, `updated`, `closes_s`, and its gateway's breaker."""
+    return {row["id"]: row for row in connection.execute(SQL["campaign_signals"], {"trail": TRAIL})}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 
 class MailingError(Exception):
     """Base of every error this package raises on purpose."""
@@ -15,12 +17,18 @@ class NotFound(MailingError):
     """Never: there is no such row."""
 
 
+class Conflict(MailingError):
+    """Never, as things stand: the state of the row forbids it. The message names both."""
+
+
 class NotFinished(MailingError):
     """Later: the campaign still has messages that are pending or sending.
 
-    `again_in_s`: in how many seconds that may have changed by itself; None: somebody must send first.
+    `again_in_s`: in how many seconds that may have changed by itself; None: somebody must send first. `wake_at`: the
+    run that was asked for last, by whoever left something to send.
     """
 
-    def __init__(self, message: str, again_in_s: float | None) -> None:
+    def __init__(self, message: str, again_in_s: float | None, wake_at: datetime | None = None) -> None:
         super().__init__(message)
         self.again_in_s = again_in_s
+        self.wake_at = wake_at

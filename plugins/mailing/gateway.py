@@ -5,21 +5,24 @@ Source: docs/gateway.md. One session per sending task, with its own connector: a
 
 from __future__ import annotations
 
+import json
 import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import aiohttp
+import jwt
 import yarl
 from airflow.providers.http.hooks.http import HttpAsyncHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from mailing import replies
 from mailing.errors import InvalidInput
-from mailing.messages import Claim, Lease
+from mailing.messages import Claim, Terms
 from mailing.models import MAX_REPLY
 from mailing.replies import Judgement, Verdict
 
@@ -49,29 +52,32 @@ class Attempt:
 
 
 class Gateway:
-    """One gateway, for one task: an open session that carries the bearer token, and where to post."""
+    """One gateway, for one task: an open session that carries the bearer token, and where to post.
 
-    def __init__(self, session: aiohttp.ClientSession, base_url: str, lease: Lease) -> None:
+    `token_expires`: epoch seconds, as the token says (its claim `exp`); None: it does not say.
+    """
+
+    def __init__(
+        self, session: aiohttp.ClientSession, base_url: str, terms: Terms, token_expires: float | None = None
+    ) -> None:
         self._session = session
-        self._url = base_url.rstrip("/") + lease.endpoint
-        self._repeat_codes = lease.repeat_codes
+        self._before_id, _, self._after_id = (base_url.rstrip("/") + terms.endpoint).partition("{id}")
+        self._repeat_codes = terms.repeat_codes
+        self.route = terms.route
+        self.token_expires = token_expires
 
     async def post(self, message: Claim, timeout_s: float) -> Attempt:
         """Post one message and judge the reply. Never raises for what a gateway or a network can do.
 
         `timeout_s`: for the whole request; what it leaves unanswered is in doubt.
         """
-        body = {"id": message.id, "phone": int(message.phone_number), "text": message.text}
-        timeout = aiohttp.ClientTimeout(
-            total=timeout_s,
-            connect=timeout_s * CONNECT_SHARE,  # DNS and all addresses together; there is no pool to wait for
-            ceil_threshold=timeout_s + 1,  # aiohttp would round long timeouts up to a whole second, past the stop
-        )
+        url = yarl.URL(f"{self._before_id}{message.id}{self._after_id}", encoded=True)
+        body = b'{"id": %d, "phone": %d, "text": %b}' % (message.id, int(message.phone_number), _quoted(message.text))
         began = time.monotonic()
         status = None
         try:
             async with self._session.post(
-                self._url.replace("{id}", str(message.id)), json=body, timeout=timeout, allow_redirects=False
+                url, data=body, timeout=_timeout(timeout_s), allow_redirects=False
             ) as response:
                 status = response.status
                 content = await response.read()
@@ -87,31 +93,76 @@ class Gateway:
         reply = content[: MAX_REPLY * 4].decode("utf-8", errors="replace")[:MAX_REPLY]
         return _attempt(began, judgement, status, judgement.reason, reply)
 
+    async def knock(self, timeout_s: float) -> str | None:
+        """Ask for something harmless, before a message is risked. Why nobody is in, or None: somebody answered.
+
+        A GET where messages are posted. What it answers (404, 405, …) does not matter, unless it is a proxy's word that
+        there is nobody behind it.
+        """
+        url = yarl.URL(f"{self._before_id}0{self._after_id}", encoded=True)
+        try:
+            async with self._session.get(url, timeout=_timeout(timeout_s), allow_redirects=False) as response:
+                return f"http_{response.status}" if response.status >= 500 else None
+        except NEVER_LEFT:
+            return "not_reached"
+        except TimeoutError:
+            return "no_answer"
+        except (aiohttp.ClientError, OSError, ValueError):
+            return "connection_lost"
+
+
+@lru_cache(maxsize=64)
+def _quoted(text: str) -> bytes:
+    """A text as JSON. A campaign has few, and sends each many times."""
+    return json.dumps(text).encode()
+
+
+@lru_cache(maxsize=64)
+def _timeout(timeout_s: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(
+        total=timeout_s,
+        connect=timeout_s * CONNECT_SHARE,  # DNS and all addresses together; there is no pool to wait for
+        ceil_threshold=timeout_s + 1,  # aiohttp would round long timeouts up to a whole second, past the stop
+    )
+
 
 @asynccontextmanager
-async def open_gateway(lease: Lease) -> AsyncIterator[Gateway]:
-    """The gateway of a lease, with the connection's host, options and token as they are now.
+async def open_gateway(terms: Terms) -> AsyncIterator[Gateway]:
+    """The gateway of the terms, with the connection's host, options and token as they are now.
 
     Raises InvalidInput for a connection that is not defined, or has no usable address or no token.
     """
-    hook = HttpAsyncHook(http_conn_id=lease.connection_id)
+    hook = HttpAsyncHook(http_conn_id=terms.connection_id)
     try:
         config = await hook.config()
-        connection = await hook.aget_connection(lease.connection_id)
+        connection = await hook.aget_connection(terms.connection_id)
     except AirflowNotFoundException as error:
-        raise InvalidInput(f"connection {lease.connection_id}: is not defined; wanted the gateway's") from error
-    _check_base_url(lease.connection_id, config.base_url)
+        raise InvalidInput(f"connection {terms.connection_id}: is not defined; wanted the gateway's") from error
+    _check_base_url(terms.connection_id, config.base_url)
     if not connection.password:
-        raise InvalidInput(f"connection {lease.connection_id}: password: wanted the gateway's bearer token, got none")
+        raise InvalidInput(f"connection {terms.connection_id}: password: wanted the gateway's bearer token, got none")
     options = config.extra_options or {}
     async with aiohttp.ClientSession(
         # The sender holds the limit of requests in flight.
         connector=aiohttp.TCPConnector(limit=0, ssl=_ssl(options.get("verify_ssl", True))),
-        headers={**(config.headers or {}), "Authorization": f"Bearer {connection.password}"},
+        headers={
+            **(config.headers or {}),
+            "Authorization": f"Bearer {connection.password}",
+            "Content-Type": "application/json",
+        },
         proxy=options.get("proxy"),
         trust_env=bool(options.get("trust_env", False)),
     ) as session:
-        yield Gateway(session, config.base_url, lease)
+        yield Gateway(session, config.base_url, terms, token_expiry(connection.password))
+
+
+def token_expiry(token: str | None) -> float | None:
+    """When a JWT expires (epoch seconds), as it says itself; None for one that does not say, or is no JWT."""
+    try:
+        expires = jwt.decode(token or "", options={"verify_signature": False}).get("exp")
+    except jwt.InvalidTokenError:
+        return None
+    return float(expires) if isinstance(expires, int | float) else None
 
 
 def _check_base_url(connection_id: str, base_url: str) -> None:

@@ -1,21 +1,28 @@
-"""The ledger: leases, claims, outcomes. Functions take a connection and never commit; durations are in seconds."""
+"""The ledger: leases, claims, outcomes, verdicts. Functions take a connection and never commit; durations: seconds."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, time, timedelta
+from typing import Any
 
-from mailing import db
-from mailing.errors import NotFound
+from psycopg.rows import args_row
+
+from mailing import audit, db
+from mailing.errors import Conflict, InvalidInput, NotFound
+from mailing.local_hours import LocalHours, Span
 from mailing.models import MAX_REPLY
 
 SQL = db.queries("messages")
 
 LEASE = timedelta(seconds=30)
-"""How long a task that says nothing is believed to be alive: two missed renewals are forgiven."""
+"""How long a task that says nothing is believed to be alive: many missed renewals are forgiven."""
 
-RENEW_S = 10.0
+RENEW_S = 2.0
+"""How often a task renews its lease and learns the terms anew: so soon a change of its gateway's row takes effect."""
+
+VERDICTS = ("send_again", "assume_sent", "give_up")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,27 +46,60 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
-    """A task's right to claim, with the fencing token that its claims carry, and the gateway to post them to."""
+class Terms:
+    """What a task sends on, as of its last renewal: the gateway, who shares it, and what the campaign asks for.
 
-    token: int
+    `campaigns`: how many hold live leases on the gateway; `siblings`: the live leases of this campaign, this one
+    included; `is_paced`: a limit of messages per second applies; `breaker_changed_s`: since it last opened or closed.
+    """
+
     gateway: str
     connection_id: str
     endpoint: str
     requests_in_flight: int
     timeout_s: float
     repeat_codes: list[int]
+    token_warning_s: int
+    breaker_state: str
+    breaker_reason: str | None
+    breaker_changed_s: float | None
+    breaker_probe_s: float | None
+    is_paced: bool
+    local_from: time | None
+    local_to: time | None
+    status: str
+    audience_stale: bool
+    campaigns: int
+    siblings: int
+
+    @property
+    def local_hours(self) -> LocalHours | None:
+        """The campaign's local hours, or None."""
+        if self.local_from is None or self.local_to is None:
+            return None
+        return LocalHours(self.local_from, self.local_to)
+
+    @property
+    def route(self) -> tuple[str, str, str]:
+        """What an open session was opened for."""
+        return self.gateway, self.connection_id, self.endpoint
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One message to post now. `left_s`: seconds until the campaign's stop, as of the claim."""
+    """One message to post now.
+
+    `left_s`: seconds until the campaign's stop, as of the claim; `begin_s`: until the request must have begun (the
+    stop, or the end of its client's local hours).
+    """
 
     id: int
+    client_id: int
     attempts: int
     phone_number: str
     text: str
     left_s: float
+    begin_s: float
 
 
 @dataclass(slots=True)
@@ -81,11 +121,15 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """Why a claim came back empty: what is left in the batch, when it is due, and whether the campaign lets it go."""
+    """Why a claim came back empty: what is left in the batch, when it is due, and whether anything lets it go."""
 
     status: str
+    audience_stale: bool
+    breaker_state: str
+    breaker_reason: str | None
+    breaker_probe_s: float | None
     closes_s: float
-    is_over: bool
+    updated: float  # epoch seconds: when the campaign's row was last written
     pending: int
     sending: int
     due_s: float | None
@@ -105,8 +149,8 @@ def plan_for_sending(connection: db.Connection) -> None:
     connection.execute(SQL["plan_for_sending"])
 
 
-def take_lease(connection: db.Connection, campaign_id: int, number: int, holder: str) -> Lease:
-    """A lease on sending a batch, with a token of its own. Raises NotFound.
+def take_lease(connection: db.Connection, campaign_id: int, number: int, holder: str) -> int:
+    """The fencing token of a new lease on sending a batch. Raises NotFound.
 
     Several tasks may hold leases on one batch (a retry beside a task that is only presumed dead): row locks and tokens
     keep them apart.
@@ -115,18 +159,23 @@ def take_lease(connection: db.Connection, campaign_id: int, number: int, holder:
     row = db.one(connection, SQL["take_lease"], parameters)
     if row is None:
         raise NotFound(f"campaign {campaign_id}: there is no such campaign")
-    return Lease(**row)
+    return int(row["token"])
 
 
-def renew_lease(connection: db.Connection, token: int) -> int | None:
-    """How many live leases share the gateway (this one included), or None: this one ran out."""
+def renew_lease(connection: db.Connection, token: int) -> Terms | None:
+    """The terms to send on, or None: this lease ran out."""
     row = db.one(connection, SQL["renew_lease"], {"token": token, "lease": LEASE})
-    return int(row["sharers"]) if row else None
+    return Terms(**row) if row else None
 
 
 def release_lease(connection: db.Connection, token: int) -> None:
-    """Give the lease back. What it still holds is settled like the claims of a dead task."""
+    """Give the lease back: its task has recorded everything it claimed."""
     connection.execute(SQL["release_lease"], {"token": token})
+
+
+def end_lease(connection: db.Connection, token: int) -> None:
+    """Give the lease up: what it still holds is to be settled like the claims of a dead task, by whoever comes by."""
+    connection.execute(SQL["end_lease"], {"token": token})
 
 
 def return_unposted(
@@ -141,35 +190,72 @@ def claim(
     connection: db.Connection,
     campaign_id: int,
     token: int,
+    terms: Terms,
     *,
     from_id: int,
     last_id: int,
     limit: int,
     last_call_s: float = 0.0,
+    zones: Mapping[str, Span] | None = None,
+    is_probe: bool = False,
 ) -> list[Claim]:
     """Up to `limit` messages to post now, by id, from `from_id` on.
 
-    None outside the window, in its last `last_call_s` seconds, while the campaign is not running, or when the lease
-    ran out. The caller commits before it posts the first of them.
+    None outside the window, in its last `last_call_s` seconds, while the campaign is not running, when the lease ran
+    out, while the breaker is open (`is_probe`: this task probes), or where `terms` are no longer true. `zones`: of each
+    time zone the span of local hours that holds now or comes next. The caller commits before it posts the first.
     """
     parameters = {
         "campaign_id": campaign_id, "token": token, "from_id": from_id, "last_id": last_id, "limit": limit,
-        "last_call_s": last_call_s,
+        "last_call_s": last_call_s, "gateway": terms.gateway, "is_paced": terms.is_paced, "is_probe": is_probe,
+        "local_from": terms.local_from, "local_to": terms.local_to, **_zones(zones),
     }  # fmt: skip
-    return [Claim(**row) for row in connection.execute(SQL["claim_messages"], parameters)]
+    with connection.cursor(row_factory=args_row(Claim)) as cursor:
+        return cursor.execute(SQL["claim_messages"], parameters).fetchall()
+
+
+def zones_of_batch(connection: db.Connection, campaign_id: int, batch: Batch) -> tuple[datetime, list[str]]:
+    """The database's clock (aware), and the time zones of the clients whom a batch has still to reach."""
+    row = db.one(connection, SQL["zones_of_batch"], {"campaign_id": campaign_id, **batch.id_range})
+    assert row is not None  # noqa: S101 - a SELECT without FROM
+    return row["now"], row["zones"]
+
+
+def follow_local_hours(
+    connection: db.Connection, campaign_id: int, batch: Batch, zones: Mapping[str, Span] | None
+) -> int:
+    """Let a batch's pending messages wait for their clients' local hours, or expire. Returns how many changed."""
+    parameters = {"campaign_id": campaign_id, **batch.id_range, **_zones(zones)}
+    return connection.execute(SQL["follow_local_hours"], parameters).rowcount
+
+
+def _zones(zones: Mapping[str, Span] | None) -> dict[str, list[Any] | None]:
+    return {
+        "zones": None if zones is None else list(zones),
+        "opens_at": None if zones is None else [span.opens_at for span in zones.values()],
+        "closes_at": None if zones is None else [span.closes_at for span in zones.values()],
+    }
 
 
 def record(connection: db.Connection, campaign_id: int, token: int, outcomes: Sequence[Outcome]) -> int:
     """Write outcomes. Returns how many counted: one whose message somebody else has claimed since changes nothing."""
-    parameters: dict[str, object] = {
-        name: [getattr(outcome, name) for outcome in outcomes]
-        for name in ("id", "attempt", "state", "reason", "age_s", "wait_s", "burn", "duration_ms", "status_code")
-    }
-    parameters["error"] = [_storable(outcome.error) for outcome in outcomes]
-    parameters["reply"] = [_storable(outcome.reply) for outcome in outcomes]
-    return connection.execute(
-        SQL["record_outcomes"], {"campaign_id": campaign_id, "token": token, **parameters}
-    ).rowcount
+    sent = [outcome for outcome in outcomes if outcome.state == "sent"]
+    others = [outcome for outcome in outcomes if outcome.state != "sent"]
+    counted = 0
+    if sent:
+        parameters = {"token": token, **_columns(sent, "id", "attempt", "age_s")}
+        counted += connection.execute(SQL["record_sent"], parameters).rowcount
+    if others:
+        names = ("id", "attempt", "state", "reason", "age_s", "wait_s", "burn", "duration_ms", "status_code")
+        parameters = {"campaign_id": campaign_id, "token": token, **_columns(others, *names)}
+        parameters["error"] = [_storable(outcome.error) for outcome in others]
+        parameters["reply"] = [_storable(outcome.reply) for outcome in others]
+        counted += connection.execute(SQL["record_outcomes"], parameters).rowcount
+    return counted
+
+
+def _columns(outcomes: Sequence[Outcome], *names: str) -> dict[str, Any]:
+    return {name: [getattr(outcome, name) for outcome in outcomes] for name in names}
 
 
 def recover_claims(connection: db.Connection, campaign_id: int, batch: Batch) -> int:
@@ -188,6 +274,74 @@ def outlook(
     if row is None:
         raise NotFound(f"campaign {campaign_id}: there is no such campaign")
     return Outlook(**row)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt that failed or is in doubt: what it made of the message, why, when it ended, how long it took."""
+
+    attempt: int
+    state: str
+    reason: str
+    ended_at: datetime
+    duration_ms: int | None
+    status_code: int | None
+    error: str | None
+    reply: str | None
+
+
+def attempts(connection: db.Connection, message_id: int) -> list[Attempt]:
+    """Every attempt at one message that failed or is in doubt, by time."""
+    rows = connection.execute(SQL["attempts_of_message"], {"message_id": message_id})
+    return [Attempt(**row) for row in rows]
+
+
+def settle(connection: db.Connection, message_id: int, verdict: str, *, actor: str) -> None:
+    """A person's word on one message that is `unknown`: `send_again`, `assume_sent` or `give_up`; kept with `actor`.
+
+    `send_again` wakes the campaign; it wants its window open. Raises NotFound, InvalidInput, Conflict; then nothing is
+    written.
+    """
+    _check_verdict(f"message {message_id}", verdict, actor)
+    found = _lock_for_verdict(connection, ids=[message_id])
+    if not found:
+        raise NotFound(f"message {message_id}: there is no such message")
+    [message] = found
+    if message["state"] != "unknown":
+        raise Conflict(f"message {message_id}: {verdict}: wanted a message that is unknown, it is {message['state']}")
+    _apply(connection, message["campaign_id"], [message_id], verdict, actor)
+
+
+def settle_all(
+    connection: db.Connection, campaign_id: int, verdict: str, *, actor: str, reason: str | None = None
+) -> int:
+    """The same word on all `unknown` messages of a campaign (of one `reason`). Returns how many there were."""
+    _check_verdict(f"campaign {campaign_id}", verdict, actor)
+    found = _lock_for_verdict(connection, campaign_id=campaign_id, reason=reason)
+    if found:
+        _apply(connection, campaign_id, [row["id"] for row in found], verdict, actor)
+    elif db.one(connection, SQL["campaign_exists"], {"campaign_id": campaign_id}) is None:
+        raise NotFound(f"campaign {campaign_id}: there is no such campaign")
+    return len(found)
+
+
+def _check_verdict(thing: str, verdict: str, actor: str) -> None:
+    if verdict not in VERDICTS:
+        raise InvalidInput(f"{thing}: verdict {verdict!r}: wanted one of {', '.join(VERDICTS)}")
+    audit.check_actor(thing, actor)
+
+
+def _lock_for_verdict(
+    connection: db.Connection, *, ids: Sequence[int] = (), campaign_id: int | None = None, reason: str | None = None
+) -> list[dict[str, Any]]:
+    parameters = {"ids": list(ids), "campaign_id": campaign_id, "reason": reason}
+    return connection.execute(SQL["lock_for_verdict"], parameters).fetchall()
+
+
+def _apply(connection: db.Connection, campaign_id: int, ids: list[int], verdict: str, actor: str) -> None:
+    if verdict == "send_again" and connection.execute(SQL["reopen"], {"campaign_id": campaign_id}).rowcount == 0:
+        raise Conflict(f"campaign {campaign_id}: send_again: wanted a campaign that is not cancelled, its window open")
+    connection.execute(SQL["apply_verdict"], {"ids": ids, "verdict": verdict, "actor": actor})
 
 
 def _storable(text: str | None) -> str | None:

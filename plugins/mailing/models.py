@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime, time
 from decimal import Decimal
+from typing import Any
 
 from sqlalchemy import (
     ARRAY,
@@ -30,6 +31,7 @@ from sqlalchemy import (
     false,
     func,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 CAMPAIGN_STATUSES = ("scheduled", "running", "paused", "cancelled", "finished")
@@ -123,6 +125,8 @@ class Gateway(Base):
         CheckConstraint("requests_in_flight BETWEEN 1 AND 10000", name="requests_in_flight_range"),
         CheckConstraint("timeout_s > 0 AND timeout_s <= 300", name="timeout_s_range"),
         CheckConstraint(_one_of("breaker_state", BREAKER_STATES), name="breaker_state_known"),
+        CheckConstraint("breaker_state = 'closed' OR breaker_probe_at IS NOT NULL", name="breaker_has_probe"),
+        CheckConstraint("token_warning_s >= 0", name="token_warning_s_range"),
     )
 
     name: Mapped[str] = mapped_column(primary_key=True)
@@ -132,9 +136,16 @@ class Gateway(Base):
     requests_in_flight: Mapped[int] = mapped_column(server_default="100")  # by all tasks together
     timeout_s: Mapped[Decimal] = mapped_column(Numeric(6, 3), server_default="10")
     repeat_codes: Mapped[list[int]] = mapped_column(ARRAY(Integer), server_default="{}")  # reply codes to try again
+    # The breaker, shared by all tasks. Open: nobody claims; half open: one task probes.
     breaker_state: Mapped[str] = mapped_column(server_default="closed")
+    breaker_reason: Mapped[str | None]  # of the last failure: a reason of messages
+    breaker_failures: Mapped[int] = mapped_column(server_default="0")  # in a row, of all tasks
+    breaker_probes: Mapped[int] = mapped_column(server_default="0")  # that failed since it opened
     breaker_changed_at: Mapped[datetime | None]
-    breaker_probe_at: Mapped[datetime | None]
+    breaker_probe_at: Mapped[datetime | None]  # open: the next probe; half open: when its task is given up
+    last_slot_at: Mapped[datetime | None]  # the throttle: the last slot that was booked
+    token_expires_at: Mapped[datetime | None]  # as the connection's JWT says
+    token_warning_s: Mapped[int] = mapped_column(server_default="86400")  # how long before that to warn
 
 
 class Campaign(Base):
@@ -184,7 +195,9 @@ class Campaign(Base):
     )
     status: Mapped[str] = mapped_column(server_default="scheduled")
     revision: Mapped[int] = mapped_column(server_default="1")  # kept by a trigger
-    wake_at: Mapped[datetime | None]  # when its DAG is to run once more (extended, reopened)
+    wake_at: Mapped[datetime | None]  # when its DAG is to run once more (extended, reopened, widened)
+    audience_stale: Mapped[bool] = mapped_column(server_default=false())  # the filter changed: nothing is claimed until
+    # the audience followed; set by a trigger
     opened_at: Mapped[datetime | None]  # its audience was selected
     finished_at: Mapped[datetime | None]
     created: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -227,6 +240,7 @@ class Batch(Base):
     first_id: Mapped[int] = mapped_column(BigInteger)
     last_id: Mapped[int] = mapped_column(BigInteger)
     size: Mapped[int]
+    is_late: Mapped[bool] = mapped_column(server_default=false())  # latecomers: follow_audience sends it
 
 
 class Lease(Base):
@@ -261,7 +275,6 @@ class Message(Base):
         CheckConstraint("(state = 'sent') = (sent_at IS NOT NULL)", name="sent_has_time"),
         CheckConstraint("state NOT IN ('sending', 'sent') OR (token IS NOT NULL AND revision IS NOT NULL)",
                         name="claimed_has_token"),
-        CheckConstraint(f"char_length(reply) <= {MAX_REPLY}", name="reply_length"),
         {"postgresql_with": {"fillfactor": 50}},
     )  # fmt: skip
 
@@ -279,9 +292,57 @@ class Message(Base):
     claimed_at: Mapped[datetime | None]  # when the last request began: it is posted as soon as it is claimed
     not_before: Mapped[datetime | None]
     sent_at: Mapped[datetime | None]
-    # Evidence of the last bad attempt.
-    failed_at: Mapped[datetime | None]
-    duration_ms: Mapped[int | None]
+
+
+class Attempt(Base):
+    """One row per attempt that failed or is in doubt: the evidence. An attempt that went well leaves none."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (
+        CheckConstraint(f"char_length(reply) <= {MAX_REPLY}", name="reply_length"),
+        # All attempts of a campaign, or of one message of it.
+        Index(None, "campaign_id", "message_id"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    campaign_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("campaigns.id", ondelete="CASCADE"))
+    message_id: Mapped[int] = mapped_column(BigInteger)
+    attempt: Mapped[int] = mapped_column(SmallInteger)  # from 1; one that was not the message's fault is not counted
+    state: Mapped[str]  # what it made of the message
+    reason: Mapped[str]
+    ended_at: Mapped[datetime]
+    duration_ms: Mapped[int | None]  # None: nobody knows, its task died
     status_code: Mapped[int | None] = mapped_column(SmallInteger)
     error: Mapped[str | None]
     reply: Mapped[str | None]
+
+
+class Throttle(Base):
+    """One row per campaign that is limited, or sends through a limited gateway: its place in the queue for slots."""
+
+    __tablename__ = "throttles"
+
+    campaign_id: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey("campaigns.id", ondelete="CASCADE"), primary_key=True
+    )
+    last_slot_at: Mapped[datetime | None]  # by its own limit
+    share_slot_at: Mapped[datetime | None]  # by its share of the gateway's limit
+    hungry_at: Mapped[datetime | None]  # when it last wanted more than the gateway's limit let it have
+
+
+class AuditEntry(Base):
+    """One row per decision of a person (or a program for them): who did what, and when."""
+
+    __tablename__ = "audit_log"
+    __table_args__ = (
+        CheckConstraint("char_length(actor) BETWEEN 1 AND 200", name="actor_length"),
+        Index(None, "campaign_id", "message_id"),  # the history of a campaign, or of one message of it
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    actor: Mapped[str]
+    action: Mapped[str]  # pause, resume, cancel, edit; send_again, assume_sent, give_up; change_gateway
+    campaign_id: Mapped[int | None] = mapped_column(BigInteger)
+    message_id: Mapped[int | None] = mapped_column(BigInteger)
+    detail: Mapped[dict[str, Any] | None] = mapped_column(JSONB)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from contextlib import suppress
 from typing import Any
 
-from airflow.providers.standard.triggers.temporal import DateTimeTrigger
 from airflow.sdk import BaseAsyncOperator, BaseOperator, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from mailing import campaigns, db, messages
+from mailing import db, messages, runs
 from mailing.errors import NotFinished, NotFound
-from mailing.outcomes import MAX_WAIT_S
-from mailing.sender import BatchSender
+from mailing.outcomes import Wait
+from mailing.sender import BatchSender, Stopped
+from mailing.triggers import CampaignTrigger
 
 log = logging.getLogger(__name__)
 
@@ -23,15 +24,15 @@ EARLY_S = 60.0
 """A run that was triggered by hand so little before the start waits for it; an earlier one leaves it to the scheduled
 run. That one waits in any case: Airflow's clock may run ahead of the database's, which rules."""
 
+FOLLOW_S = 30.0
+"""How often a live audience is looked at for latecomers."""
 
-def _defer(operator: BaseOperator, wait_s: float) -> None:
-    moment = datetime.now(UTC) + timedelta(seconds=wait_s)
-    operator.log.info("campaign %s: waits until %s", operator.campaign_id, moment.isoformat(timespec="seconds"))  # type: ignore[attr-defined]
-    operator.defer(trigger=DateTimeTrigger(moment=moment), method_name="resume")
+PAUSE_POLL_S = 3.0
+"""How often a sending task asks whether its DAG was paused."""
 
 
-class SelectAudienceOperator(BaseOperator):
-    """Opens a campaign: its audience enters the ledger. Pushes the numbers of the batches to send, and nothing else."""
+class CampaignOperator(BaseOperator):
+    """What all tasks of a campaign have in common: its id, and waiting without a worker slot."""
 
     template_fields: Sequence[str] = ()
 
@@ -39,59 +40,83 @@ class SelectAudienceOperator(BaseOperator):
         super().__init__(**kwargs)
         self.campaign_id = campaign_id
 
+    def wait(self, wait: Wait, updated: float) -> None:
+        """Give the worker slot back until there may be more to do. Does not return."""
+        self.log.info("campaign %s: %s; waits for %.0f s at most", self.campaign_id, wait.said, wait.seconds)
+        trigger = CampaignTrigger(self.campaign_id, wait.seconds, updated, wait.for_gateway)
+        self.defer(trigger=trigger, method_name="resume")
+
+    def resume(self, context: Context, event: Any = None) -> Any:
+        """Go on after a wait."""
+        return self.execute(context)
+
+
+class SelectAudienceOperator(CampaignOperator):
+    """Opens a campaign: its audience enters the ledger. Pushes the numbers of the batches to send, and nothing else."""
+
     def execute(self, context: Context) -> list[int]:
-        """Raise AirflowFailException for a campaign that is not there; defer for a start that is a moment away."""
+        """Raise AirflowFailException for a campaign that is not there; wait for a start that is a moment away."""
         by_hand = context["dag_run"].run_type == "manual"
         limit_s = EARLY_S if by_hand else math.inf
-        batch_size = context["params"].get("batch_size") or campaigns.BATCH_SIZE
+        batch_size = context["params"].get("batch_size") or runs.BATCH_SIZE
         try:
             with db.transaction() as connection:
-                opening = campaigns.select_audience(
-                    connection, self.campaign_id, batch_size=batch_size, newcomers=by_hand
-                )
+                opening = runs.select_audience(connection, self.campaign_id, batch_size=batch_size, newcomers=by_hand)
         except NotFound as error:
             raise AirflowFailException(str(error)) from error
         if 0 < opening.opens_in_s <= limit_s:
-            _defer(self, min(opening.opens_in_s, MAX_WAIT_S))
+            self.wait(Wait(opening.opens_in_s, opening.said), opening.updated)
+        if opening.closes_in_s > 0:
+            self.wait(Wait(opening.closes_in_s, opening.said), opening.updated)
         self.log.info("campaign %s: %s; batches to send: %s", self.campaign_id, opening.said, len(opening.batches))
         if not opening.batches:
             self.log.info("campaign %s: this run sends nothing", self.campaign_id)
         return opening.batches
 
-    def resume(self, context: Context, event: Any = None) -> list[int]:
-        """Go on after a wait."""
-        return self.execute(context)
 
+class SendingOperator(CampaignOperator, BaseAsyncOperator):
+    """A task that sends. It stops when Airflow wants it gone, and waits while its DAG is paused."""
 
-class SendBatchOperator(BaseAsyncOperator):
-    """Sends one batch of a campaign. Waits longer than a few seconds are deferred: they hold no worker slot."""
-
-    template_fields: Sequence[str] = ()
-
-    def __init__(self, *, campaign_id: int, batch: int, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.campaign_id = campaign_id
-        self.batch = batch
         self._sender: BatchSender | None = None
-        self._is_killed = False
+        self._is_killed = self._is_dag_paused = self._is_probe = False
 
-    async def aexecute(self, context: Context) -> dict[str, int]:
-        """Return how many attempts ended how, in this try of the task. The ledger has the truth."""
-        with db.transaction() as connection:
-            context["label"] = messages.batch(connection, self.campaign_id, self.batch).label  # type: ignore[typeddict-unknown-key]
-        self._sender = BatchSender(self.campaign_id, self.batch)
+    def resume(self, context: Context, event: Any = None) -> Any:
+        """Go on after a wait; the event may bring the right to probe the gateway."""
+        self._is_probe = bool(event and event.get("is_probe"))
+        return self.execute(context)  # type: ignore[no-untyped-call]
+
+    async def send(self, context: Context, number: int) -> tuple[dict[str, int], Wait | None, float]:
+        """Send one batch: how many attempts ended how, what to wait for, and when the campaign's row was written."""
+        self._sender = BatchSender(self.campaign_id, number, is_probe=self._is_probe)
+        self._is_probe = False
         if self._is_killed:
             self._sender.stop()
-        result = await self._sender.run()
-        self.log.info("campaign %s, batch %s: %s; %s", self.campaign_id, self.batch, result.counts, result.said)
-        if result.wake_in_s is not None:
-            _defer(self, result.wake_in_s)
-        return result.counts
+        watch = asyncio.create_task(self._watch_dag(context))
+        try:
+            result = await self._sender.run()
+        except Stopped as error:
+            if not self._is_dag_paused:
+                raise
+            # While the DAG is paused, Airflow does not start the task again, however soon it is due.
+            return {}, Wait(PAUSE_POLL_S, str(error)), 0.0
+        finally:
+            watch.cancel()
+        self.log.info("campaign %s, batch %s: %s; %s", self.campaign_id, number, result.counts, result.said)
+        return result.counts, result.wait, result.updated
 
-    def resume(self, context: Context, event: Any = None) -> dict[str, int]:
-        """Go on after a wait."""
-        counts: dict[str, int] = self.execute(context)  # type: ignore[no-untyped-call]
-        return counts
+    async def _watch_dag(self, context: Context) -> None:
+        """Stop sending once an operator pauses the DAG."""
+        task = context["ti"]
+        while True:
+            await asyncio.sleep(PAUSE_POLL_S)
+            with suppress(Exception):  # no answer is no pause
+                dag = await asyncio.to_thread(task.get_dag, task.dag_id)
+                if dag.is_paused and self._sender:
+                    self._is_dag_paused = True
+                    self._sender.stop()
+                    return
 
     def on_kill(self) -> None:
         """Airflow wants the task gone (cleared, failed, stopped): record what is in flight, claim no more."""
@@ -100,56 +125,66 @@ class SendBatchOperator(BaseAsyncOperator):
             self._sender.stop()
 
 
-class CloseCampaignOperator(BaseOperator):
+class SendBatchOperator(SendingOperator):
+    """Sends one batch of a campaign."""
+
+    def __init__(self, *, batch: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.batch = batch
+
+    async def aexecute(self, context: Context) -> dict[str, int]:
+        """Return how many attempts ended how, in this try of the task. The ledger has the truth."""
+        with db.transaction() as connection:
+            context["label"] = messages.batch(connection, self.campaign_id, self.batch).label  # type: ignore[typeddict-unknown-key]
+        counts, wait, updated = await self.send(context, self.batch)
+        if wait is not None:
+            self.wait(wait, updated)
+        return counts
+
+
+class FollowAudienceOperator(SendingOperator):
+    """Sends to those who come to match a live campaign while its window is open."""
+
+    async def aexecute(self, context: Context) -> None:
+        """End with the window; until then, look for latecomers now and then."""
+        with db.transaction() as connection:
+            batches = runs.follow_audience(connection, self.campaign_id)
+        if batches is None:
+            return
+        next_look = Wait(FOLLOW_S, "looks for latecomers then")
+        for number in batches:
+            _, wait, _ = await self.send(context, number)
+            if self._is_dag_paused or self._is_killed:
+                break
+            if wait is not None and wait.seconds < next_look.seconds:
+                next_look = wait
+        self.wait(next_look, self._seen())
+
+    def _seen(self) -> float:
+        with db.transaction() as connection:
+            return runs.updated(connection, self.campaign_id)
+
+
+class CloseCampaignOperator(CampaignOperator):
     """Finishes a campaign and says how it ended. Fails, to be tried again, while something is left to do."""
 
-    template_fields: Sequence[str] = ()
-
-    def __init__(self, *, campaign_id: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.campaign_id = campaign_id
-
     def execute(self, context: Context) -> dict[str, int]:
-        """Return the final counts by state; wait, without a worker slot, while live tasks may still speak."""
+        """Return the counts by state; wait, without a worker slot, while live tasks may still speak."""
         try:
             with db.transaction() as connection:
-                progress = campaigns.close(connection, self.campaign_id)
+                progress = runs.close(connection, self.campaign_id)
         except NotFinished as error:
-            if error.again_in_s is None:
-                raise AirflowException(
-                    f"{error}; clear the failed send_batch tasks, or trigger the DAG again"
-                ) from error
-            self.log.info("%s", error)
-            _defer(self, error.again_in_s)
-            raise
-        self.log.info("campaign %s: %s; %s", self.campaign_id, progress.status, progress.counts)
+            self._put_off(error, context)
+            return {}
+        self.log.info("campaign %s: %s; %s", self.campaign_id, progress.standing, progress.counts)
         return progress.counts
 
-    def resume(self, context: Context, event: Any = None) -> dict[str, int]:
-        """Go on after a wait."""
-        return self.execute(context)
-
-
-def close_overdue() -> list[int]:
-    """Close the campaigns whose window is over and that nobody closed, one by one. Returns their ids.
-
-    One that cannot be closed does not keep the others from it; its error is raised at the end.
-    """
-    with db.transaction() as connection:
-        overdue = campaigns.overdue(connection)
-    closed, failed = [], []
-    for campaign_id in overdue:
-        try:
-            with db.transaction() as connection:
-                progress = campaigns.close(connection, campaign_id)
-        except NotFinished as error:
-            log.info("%s", error)  # a live task still speaks for some of it: next time
-        except Exception:
-            log.exception("campaign %s: could not be closed", campaign_id)
-            failed.append(campaign_id)
+    def _put_off(self, error: NotFinished, context: Context) -> None:
+        """Wait, leave it to the run that was asked for since this one began, or fail."""
+        run_after = context["dag_run"].run_after
+        if error.wake_at is not None and error.wake_at > run_after:
+            self.log.info("%s; the run of %s goes on with it", error, error.wake_at)
+        elif error.again_in_s is not None:
+            self.wait(Wait(error.again_in_s, str(error)), 0.0)
         else:
-            log.warning("campaign %s: its window is over, nothing more is sent; %s", campaign_id, progress.counts)
-            closed.append(campaign_id)
-    if failed:
-        raise AirflowException(f"campaigns {failed} could not be closed: see above")
-    return closed
+            raise AirflowException(f"{error}; clear the failed send_batch tasks, or trigger the DAG again") from error

@@ -19,7 +19,6 @@ class CampaignTimetable(Timetable):
 
     periodic = False
     can_be_scheduled = True
-    active_runs_limit = 1
     run_ordering = ("logical_date",)
 
     def __init__(

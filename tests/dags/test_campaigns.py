@@ -210,7 +210,8 @@ def test_logs_never_show_a_phone_a_text_or_a_token(connection, gateway, campaign
         assert secret not in shown
 
 
-def test_upkeep_closes_a_campaign_whose_window_passed_without_a_run(connection, airflow_db):
+def test_upkeep_closes_a_campaign_whose_window_passed_without_a_run(connection, gateway, airflow_db):
+    connection.execute("UPDATE gateways SET token_warning_s = 60")
     some_clients(connection, 3)
     campaign_id = a_campaign(connection, sending_start=now() - 2 * HOUR, sending_stop=now() - HOUR)
     assert parse(ROOT / "dags" / "upkeep.py")["upkeep"].test().state == "success"

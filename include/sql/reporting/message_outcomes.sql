@@ -15,16 +15,15 @@ SELECT m.id AS message_id,
        m.created,
        m.claimed_at,
        m.sent_at,
-       m.failed_at AS last_failure_at,
-       m.status_code AS last_failure_status_code,
-       m.error AS last_failure_error,
-       m.duration_ms AS last_failure_duration_ms
+       m.not_before
 FROM messages m
 JOIN campaigns c ON c.id = m.campaign_id
 LEFT JOIN campaign_revisions r ON r.campaign_id = m.campaign_id AND r.revision = m.revision
 LEFT JOIN clients cl ON cl.id = m.client_id;
 
 COMMENT ON VIEW reporting.message_outcomes IS
-    'One row per message (per campaign and client): its state, the text it was sent with, and its last bad attempt.';
+    'One row per message (per campaign and client): its state, why, and the text it was sent with.';
 COMMENT ON COLUMN reporting.message_outcomes.text IS
     'The text of the revision that the message was claimed with; empty while it was never claimed.';
+COMMENT ON COLUMN reporting.message_outcomes.not_before IS
+    'While it is pending: when it is due (a retry, the next opening of its client''s local hours); empty: now.';

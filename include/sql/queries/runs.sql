@@ -1,0 +1,189 @@
+-- What a campaign's run does with its audience, and what upkeep does for those without one. Loaded by name
+-- (plugins/mailing/db.py).
+
+-- name: lock_audience
+-- Whoever changes the audience of a campaign, one at a time. Not its row: an operator who pauses it is not to wait.
+SELECT pg_advisory_xact_lock(hashtextextended('mailing.audience', %(campaign_id)s))
+
+-- name: campaign_to_run
+SELECT id, status, audience, audience_stale, opened_at, sending_start, sending_stop, revision,
+       extract(epoch FROM sending_start - clock_timestamp())::float8 AS opens_in_s,
+       extract(epoch FROM sending_stop - clock_timestamp())::float8 AS closes_in_s,
+       extract(epoch FROM updated)::float8 AS updated,
+       clock_timestamp() >= sending_stop AS is_over
+FROM campaigns
+WHERE id = %(campaign_id)s
+
+-- name: enrol_audience
+-- Everyone who matches the campaign's filter and has no message yet joins its ledger. Returns one row: how many joined.
+-- They are numbered into batches of %(batch_size)s, or of as many as keep the campaign within %(max_batches)s batches.
+WITH campaign AS (
+    SELECT id, filter_tags, filter_operator_codes FROM campaigns WHERE id = %(campaign_id)s
+), enrolled AS (
+    INSERT INTO messages (campaign_id, client_id)
+    SELECT campaign.id, c.id
+    FROM campaign
+    CROSS JOIN LATERAL clients_matching(campaign.filter_tags, campaign.filter_operator_codes) AS c
+    WHERE NOT EXISTS (SELECT FROM messages o WHERE o.campaign_id = %(campaign_id)s AND o.client_id = c.id)
+    ORDER BY c.id
+    ON CONFLICT (campaign_id, client_id) DO NOTHING
+    RETURNING id
+), numbered AS (
+    SELECT id, row_number() OVER (ORDER BY id) - 1 AS position, count(*) OVER () AS total FROM enrolled
+), batched AS (
+    INSERT INTO batches (campaign_id, number, first_id, last_id, size, is_late)
+    SELECT %(campaign_id)s,
+           (SELECT coalesce(max(number), 0) FROM batches WHERE campaign_id = %(campaign_id)s) + 1
+               + position / greatest(%(batch_size)s, ceil(total / %(max_batches)s::numeric)::bigint),
+           min(id), max(id), count(*), %(is_late)s
+    FROM numbered
+    GROUP BY 2
+    RETURNING size
+)
+SELECT coalesce(sum(size), 0)::bigint AS enrolled FROM batched
+
+-- name: exclude_unmatched
+-- After an edit of the filter: who does not match any more and was not claimed yet is left out.
+WITH matching AS MATERIALIZED (
+    SELECT matching.id
+    FROM campaigns c
+    CROSS JOIN LATERAL clients_matching(c.filter_tags, c.filter_operator_codes) AS matching
+    WHERE c.id = %(campaign_id)s
+)
+UPDATE messages m
+SET state = CASE WHEN m.in_doubt THEN 'unknown' ELSE 'excluded' END, reason = 'filter', not_before = NULL
+WHERE m.campaign_id = %(campaign_id)s
+  AND m.state = 'pending'
+  AND NOT EXISTS (SELECT FROM matching WHERE matching.id = m.client_id)
+
+-- name: readmit_matched
+-- After an edit of the filter: whom an earlier edit had left out and who matches again comes back.
+WITH matching AS MATERIALIZED (
+    SELECT matching.id
+    FROM campaigns c
+    CROSS JOIN LATERAL clients_matching(c.filter_tags, c.filter_operator_codes) AS matching
+    WHERE c.id = %(campaign_id)s
+)
+UPDATE messages m
+SET state = 'pending', reason = NULL
+WHERE m.campaign_id = %(campaign_id)s
+  AND m.state = 'excluded' AND m.reason = 'filter'
+  AND EXISTS (SELECT FROM matching WHERE matching.id = m.client_id)
+
+-- name: audience_followed
+-- Unless the filter was edited once more meanwhile.
+UPDATE campaigns SET audience_stale = false WHERE id = %(campaign_id)s AND revision = %(revision)s
+
+-- name: start_campaign
+-- Its audience is taken; from now on claims are granted, as long as the window is open (and nobody paused it meanwhile).
+-- An edit that came while the audience was being taken is followed before the first claim.
+UPDATE campaigns
+SET status = CASE status WHEN 'paused' THEN 'paused' ELSE 'running' END,
+    opened_at = coalesce(opened_at, now()),
+    audience_stale = audience_stale OR revision <> %(revision)s,
+    finished_at = NULL
+WHERE id = %(campaign_id)s
+  AND status <> 'cancelled'
+
+-- name: unfinished_batches
+-- The batches that still have something to send, by number.
+SELECT b.number, b.is_late
+FROM batches b
+WHERE b.campaign_id = %(campaign_id)s
+  AND EXISTS (
+      SELECT FROM messages m
+      WHERE m.id BETWEEN b.first_id AND b.last_id
+        AND m.campaign_id = b.campaign_id
+        AND m.state IN ('pending', 'sending'))
+ORDER BY b.number
+
+-- name: sweep_pending
+-- What is left when a campaign closes: expired by its window, or cancelled with it. Where an earlier attempt may have been
+-- taken (policy `resend`), the doubt stays.
+UPDATE messages m
+SET state = CASE WHEN m.in_doubt THEN 'unknown' WHEN c.status = 'cancelled' THEN 'cancelled' ELSE 'expired' END,
+    reason = CASE WHEN c.status = 'cancelled' THEN 'cancelled'
+                  WHEN m.reason = 'local_hours' AND m.not_before >= c.sending_stop THEN 'local_hours' ELSE 'window' END,
+    not_before = NULL
+FROM campaigns c
+WHERE c.id = %(campaign_id)s AND m.campaign_id = c.id AND m.state = 'pending'
+
+-- name: finish_campaign
+-- Only if its audience was taken and nothing is left to do, which is tested here and not before: that is what "finished"
+-- promises.
+UPDATE campaigns c
+SET status = 'finished', finished_at = now()
+WHERE c.id = %(campaign_id)s
+  AND (c.status = 'running' OR (c.status = 'paused' AND c.sending_stop <= clock_timestamp()))
+  AND c.opened_at IS NOT NULL
+  AND (c.audience = 'snapshot' OR c.sending_stop <= clock_timestamp())
+  AND (NOT c.audience_stale OR c.sending_stop <= clock_timestamp())
+  AND NOT EXISTS (
+      SELECT FROM messages m
+      WHERE m.campaign_id = c.id AND m.state IN ('pending', 'sending'))
+
+-- name: forget_throttle
+DELETE FROM throttles WHERE campaign_id = %(campaign_id)s
+
+-- name: message_range
+-- The ids between which all messages of the campaign lie.
+SELECT min(first_id) AS first_id, max(last_id) AS last_id FROM batches WHERE campaign_id = %(campaign_id)s
+
+-- name: forget_dead_leases
+DELETE FROM leases
+WHERE campaign_id = %(campaign_id)s AND (%(batch)s::int IS NULL OR batch = %(batch)s) AND expires_at <= now()
+
+-- name: dead_leases
+-- The batches whose tasks died and that nobody has recovered since.
+SELECT DISTINCT campaign_id, batch FROM leases WHERE expires_at <= now() ORDER BY campaign_id, batch
+
+-- name: overdue_campaigns
+-- Campaigns to be closed that nobody closed: their window is over (Airflow was down, or a run was deleted), or they were
+-- cancelled and still have pending messages.
+SELECT id
+FROM campaigns c
+WHERE sending_stop <= now() AND status IN ('scheduled', 'running', 'paused')
+   OR status = 'cancelled' AND finished_at > now() - %(trail)s AND EXISTS (
+        SELECT FROM messages m WHERE m.campaign_id = c.id AND m.state IN ('pending', 'sending'))
+ORDER BY id
+
+-- name: unattended_campaigns
+-- Campaigns that should be sending and for which no task holds a lease: their tasks wait, or there are none.
+SELECT c.id
+FROM campaigns c
+WHERE c.status IN ('scheduled', 'running')
+  AND c.sending_start <= now() - %(patience)s AND now() < c.sending_stop
+  AND coalesce(c.wake_at, '-infinity') <= now() - %(patience)s
+  AND coalesce(c.updated, '-infinity') <= now() - %(patience)s
+  AND NOT EXISTS (SELECT FROM leases l WHERE l.campaign_id = c.id AND l.expires_at > now())
+ORDER BY c.id
+
+-- name: wake_campaign
+UPDATE campaigns SET wake_at = clock_timestamp()
+WHERE id = %(campaign_id)s AND status IN ('scheduled', 'running') AND clock_timestamp() < sending_stop
+
+-- name: audience_by_zone
+-- One row per time zone: how many are still to be reached (before the campaign opens: how many match its filter).
+SELECT x.timezone, count(*) AS clients
+FROM campaigns c
+CROSS JOIN LATERAL (
+    SELECT matching.timezone
+    FROM clients_matching(c.filter_tags, c.filter_operator_codes) AS matching
+    WHERE c.opened_at IS NULL
+    UNION ALL
+    SELECT cl.timezone
+    FROM messages m
+    JOIN clients cl ON cl.id = m.client_id
+    WHERE c.opened_at IS NOT NULL AND m.campaign_id = c.id AND m.state = 'pending'
+) AS x
+WHERE c.id = %(campaign_id)s
+GROUP BY x.timezone
+ORDER BY x.timezone
+
+-- name: campaign_to_forecast
+SELECT sending_start, sending_stop, local_from, local_to, clock_timestamp() AS now
+FROM campaigns
+WHERE id = %(campaign_id)s
+
+-- name: campaign_updated
+SELECT extract(epoch FROM updated)::float8 AS updated FROM campaigns WHERE id = %(campaign_id)s

@@ -1,0 +1,247 @@
+"""What a campaign's run does: open it, follow its audience, close it; and what upkeep does for campaigns without a run.
+
+Functions take a connection and never commit; times are aware.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from mailing import campaigns, db, messages
+from mailing.campaigns import Progress
+from mailing.errors import NotFinished, NotFound
+from mailing.local_hours import LocalHours
+from mailing.window import TRAIL
+
+SQL = db.queries("runs")
+
+BATCH_SIZE = 5_000
+"""Messages per mapped task, unless asked otherwise: a task costs 0.2 s, so it should carry seconds of sending."""
+
+MAX_BATCHES = 1_000
+"""Airflow's limit of a mapping is 1,024; a large audience gets larger batches instead."""
+
+CLAIM_PATIENCE_S = 10.0
+"""How soon to look again whether claims that a live task may still speak for are settled."""
+
+UNATTENDED = timedelta(minutes=1)
+"""How long a campaign that should be sending may be without a task before upkeep asks whether it has a run at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What opening a campaign came to: the batches to send, why there are none, and seconds until its start (or 0).
+
+    `closes_in_s`: seconds until its stop, where its run is to wait until the campaign is resumed (or edited);
+    `updated`: when its row was last written, epoch seconds.
+    """
+
+    batches: list[int]
+    said: str
+    opens_in_s: float = 0.0
+    closes_in_s: float = 0.0
+    updated: float = 0.0
+
+
+def select_audience(
+    connection: db.Connection,
+    campaign_id: int,
+    *,
+    batch_size: int = BATCH_SIZE,
+    max_batches: int = MAX_BATCHES,
+    newcomers: bool = False,
+) -> Opening:
+    """Open the campaign: those who match its filter enter the ledger, and the batches to send are named.
+
+    Running it again adds nobody twice. A `snapshot` audience is taken once, when the campaign opens; `newcomers` asks
+    for those who match by now (a run that a person triggered). Once the window is over there is nothing to send: the
+    audience enters the ledger all the same, and `close` says what became of it.
+    """
+    campaign = _lock_audience(connection, campaign_id)
+    if campaign["opens_in_s"] > 0:
+        said = f"its window opens at {campaign['sending_start']}"
+        return Opening([], said, campaign["opens_in_s"], updated=campaign["updated"])
+    is_first, is_over = campaign["opened_at"] is None, campaign["is_over"]
+    if campaign["status"] == "cancelled":
+        return Opening([], "it is cancelled")
+    if campaign["status"] == "paused" and not is_over:
+        return Opening([], "it is paused", closes_in_s=campaign["closes_in_s"], updated=campaign["updated"])
+    enrolled = _follow_filter(connection, campaign)
+    if is_first or (not is_over and (newcomers or campaign["audience"] == "live")):
+        # What is unfinished already takes its share of what one run can map.
+        free = max(1, max_batches - len(_unfinished_batches(connection, campaign_id)))
+        enrolled += _enrol(connection, campaign_id, batch_size=batch_size, max_batches=free)
+    batches = [row["number"] for row in _unfinished_batches(connection, campaign_id)]
+    if batches or is_first:
+        parameters = {"campaign_id": campaign_id, "revision": campaign["revision"]}
+        connection.execute(SQL["start_campaign"], parameters)
+    if is_over:
+        return Opening([], f"its window closed at {campaign['sending_stop']}")
+    return Opening(batches, f"{enrolled} clients joined its audience")
+
+
+def follow_filter(connection: db.Connection, campaign_id: int) -> int:
+    """Bring the audience after an edited filter: who does not match is left out, who does joins. How many joined."""
+    return _follow_filter(connection, _lock_audience(connection, campaign_id))
+
+
+def _follow_filter(connection: db.Connection, campaign: dict[str, Any]) -> int:
+    if not campaign["audience_stale"]:
+        return 0
+    parameters = {"campaign_id": campaign["id"], "revision": campaign["revision"]}
+    connection.execute(SQL["exclude_unmatched"], parameters)
+    readmitted = connection.execute(SQL["readmit_matched"], parameters).rowcount
+    enrolled = _enrol(connection, campaign["id"])
+    connection.execute(SQL["audience_followed"], parameters)
+    return readmitted + enrolled
+
+
+def follow_audience(connection: db.Connection, campaign_id: int) -> list[int] | None:
+    """Enrol those who have come to match a `live` campaign. The batches of latecomers to send; None: it is over."""
+    campaign = _lock_audience(connection, campaign_id)
+    if campaign["is_over"] or campaign["audience"] != "live" or campaign["status"] in ("cancelled", "finished"):
+        return None
+    if campaign["status"] == "running":
+        _follow_filter(connection, campaign)
+        _enrol(connection, campaign_id, is_late=True)
+    return [row["number"] for row in _unfinished_batches(connection, campaign_id) if row["is_late"]]
+
+
+def _enrol(
+    connection: db.Connection,
+    campaign_id: int,
+    *,
+    batch_size: int = BATCH_SIZE,
+    max_batches: int = MAX_BATCHES,
+    is_late: bool = False,
+) -> int:
+    parameters = {
+        "campaign_id": campaign_id, "batch_size": batch_size, "max_batches": max_batches, "is_late": is_late
+    }  # fmt: skip
+    row = db.one(connection, SQL["enrol_audience"], parameters)
+    return int(row["enrolled"]) if row else 0
+
+
+def close(connection: db.Connection, campaign_id: int) -> Progress:
+    """Finish the campaign: what its window closed on becomes `expired`, or `cancelled` with it. The final figures.
+
+    One whose window passed without a run is opened first: whoever would have been its audience ends as `expired`.
+    What dead tasks had claimed is recovered first (see `messages.recover_claims`). Raises NotFinished while something
+    is left to do: the audience to be taken, pending messages while the window is open, or claims that a live task may
+    still speak for.
+    """
+    seen = _lock_audience(connection, campaign_id)
+    if seen["is_over"] and seen["opened_at"] is None and seen["status"] != "cancelled":
+        select_audience(connection, campaign_id)
+    _recover_all(connection, campaign_id)
+    campaign = campaigns.lock(connection, campaign_id)
+    parameters = {"campaign_id": campaign_id}
+    if campaign["is_over"] or campaign["status"] == "cancelled":
+        connection.execute(SQL["sweep_pending"], parameters)
+    if connection.execute(SQL["finish_campaign"], parameters).rowcount:
+        connection.execute(SQL["forget_throttle"], parameters)
+    standing = campaigns.progress(connection, campaign_id)
+    _raise_if_unfinished(standing, campaign)
+    return standing
+
+
+def _raise_if_unfinished(standing: Progress, campaign: dict[str, Any]) -> None:
+    if standing.pending or standing.sending:
+        left = f"{standing.pending} messages are pending and {standing.sending} sending"
+    elif standing.status in ("finished", "cancelled"):
+        return
+    elif standing.opened_at is None:
+        if campaign["opens_in_s"] > 0:
+            return
+        left = "its audience was not taken yet"
+    else:
+        left = "its audience may still grow"
+    raise NotFinished(
+        f"campaign {standing.id} ({standing.standing}): {left}; its window closes at {campaign['sending_stop']}",
+        # Claims are settled by themselves, by their task or when its lease has run out.
+        again_in_s=CLAIM_PATIENCE_S if standing.sending else None,
+        wake_at=standing.wake_at,
+    )
+
+
+def _unfinished_batches(connection: db.Connection, campaign_id: int) -> list[dict[str, Any]]:
+    return connection.execute(SQL["unfinished_batches"], {"campaign_id": campaign_id}).fetchall()
+
+
+def _recover_all(connection: db.Connection, campaign_id: int) -> None:
+    parameters = {"campaign_id": campaign_id, "batch": None}
+    span = db.one(connection, SQL["message_range"], parameters)
+    connection.execute(messages.SQL["recover_claims"], {**parameters, **(span or {})})
+    connection.execute(SQL["forget_dead_leases"], parameters)
+
+
+def dead_leases(connection: db.Connection) -> list[tuple[int, int]]:
+    """Campaign and batch of each lease that ran out with nobody having settled its claims."""
+    return [(row["campaign_id"], row["batch"]) for row in connection.execute(SQL["dead_leases"])]
+
+
+def recover(connection: db.Connection, campaign_id: int, number: int) -> int:
+    """Settle what dead tasks had claimed of one batch. Returns how many messages that were."""
+    recovered = messages.recover_claims(connection, campaign_id, messages.batch(connection, campaign_id, number))
+    connection.execute(SQL["forget_dead_leases"], {"campaign_id": campaign_id, "batch": number})
+    return recovered
+
+
+def overdue(connection: db.Connection) -> list[int]:
+    """Campaigns that are over (their window closed, or they were cancelled) and that nobody closed."""
+    return [row["id"] for row in connection.execute(SQL["overdue_campaigns"], {"trail": TRAIL})]
+
+
+def unattended(connection: db.Connection) -> list[int]:
+    """Campaigns that should be sending and for which no task holds a lease: theirs wait, or there are none."""
+    return [row["id"] for row in connection.execute(SQL["unattended_campaigns"], {"patience": UNATTENDED})]
+
+
+def wake(connection: db.Connection, campaign_id: int) -> None:
+    """Have the campaign's DAG run once more."""
+    connection.execute(SQL["wake_campaign"], {"campaign_id": campaign_id})
+
+
+def updated(connection: db.Connection, campaign_id: int) -> float:
+    """When the campaign's row was last written, epoch seconds; 0 where there is none."""
+    row = db.one(connection, SQL["campaign_updated"], {"campaign_id": campaign_id})
+    return float(row["updated"]) if row else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneForecast:
+    """Of one time zone: how many clients, when the first of them can be reached, and how many never before the stop."""
+
+    timezone: str
+    clients: int
+    opens_at: datetime | None  # aware; None: not before the stop
+    never: int
+
+
+def forecast(connection: db.Connection, campaign_id: int) -> list[ZoneForecast]:
+    """Whom the campaign can reach before its stop, by time zone: of its audience, or of who would be it. NotFound."""
+    campaign = db.one(connection, SQL["campaign_to_forecast"], {"campaign_id": campaign_id})
+    if campaign is None:
+        raise NotFound(f"campaign {campaign_id}: there is no such campaign")
+    hours = LocalHours(campaign["local_from"], campaign["local_to"]) if campaign["local_from"] is not None else None
+    begins = max(campaign["sending_start"], campaign["now"])
+    rows = connection.execute(SQL["audience_by_zone"], {"campaign_id": campaign_id})
+    return [_zone_forecast(row["timezone"], row["clients"], hours, begins, campaign["sending_stop"]) for row in rows]
+
+
+def _zone_forecast(zone: str, clients: int, hours: LocalHours | None, begins: datetime, stop: datetime) -> ZoneForecast:
+    opens_at = begins if hours is None else max(begins, hours.span(zone, begins).opens_at)
+    if opens_at >= stop:
+        return ZoneForecast(zone, clients, None, clients)
+    return ZoneForecast(zone, clients, opens_at, 0)
+
+
+def _lock_audience(connection: db.Connection, campaign_id: int) -> dict[str, Any]:
+    parameters = {"campaign_id": campaign_id}
+    connection.execute(SQL["lock_audience"], parameters)
+    row = db.one(connection, SQL["campaign_to_run"], parameters)
+    if row is None:
+        raise NotFound(f"campaign {campaign_id}: there is no such campaign")
+    return row

@@ -1,0 +1,103 @@
+"""What a task waits for without a worker slot: a moment, the gateway, or an operator. Runs in Airflow's triggerer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import psycopg
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+from asgiref.sync import sync_to_async
+
+from mailing import campaigns, db, gateways
+
+log = logging.getLogger(__name__)
+
+POLL_S = 2.0
+"""How often the campaigns are looked at: by one query for all the triggers of this process."""
+
+
+class CampaignTrigger(BaseTrigger):
+    """Fires after `seconds`, or as soon as a campaign's task has a reason to look again.
+
+    Reasons: the campaign's row was written (resumed, edited, cancelled), or its window is over; with `for_gateway`
+    also: the breaker lets somebody try.
+
+    `updated`: when the campaign's row was last written, epoch seconds, as the waiting task saw it. The event is
+    `{"is_probe": …}`: true for the one that is given the right to probe the gateway.
+    """
+
+    def __init__(
+        self, campaign_id: int, seconds: float, updated: float, for_gateway: bool = False, until: float | None = None
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.campaign_id = campaign_id
+        self.updated = updated
+        self.for_gateway = for_gateway
+        self.until = time.time() + seconds if until is None else until  # a restarted triggerer goes on waiting
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """As Airflow stores it."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                "campaign_id": self.campaign_id, "seconds": 0.0, "updated": self.updated,
+                "for_gateway": self.for_gateway, "until": self.until,
+            },
+        )  # fmt: skip
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Fire once."""
+        while (event := await self._look()) is None:
+            await asyncio.sleep(max(0.1, min(POLL_S, self.until - time.time())))
+        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
+
+    async def _look(self) -> dict[str, bool] | None:
+        if time.time() >= self.until:
+            return {"is_probe": False}
+        try:
+            signals = await _SIGNALS.read()
+            signal = signals.get(self.campaign_id)
+            if signal is None or signal["closes_s"] <= 0 or signal["updated"] != self.updated:
+                return {"is_probe": False}
+            if not self.for_gateway:
+                return None
+            if signal["breaker_state"] == "closed":
+                return {"is_probe": False}
+            if (signal["breaker_probe_s"] or 0.0) <= 0 and await sync_to_async(_take_probe)(signal["gateway"]):
+                return {"is_probe": True}
+        except psycopg.Error as error:
+            log.warning("the mailing database is away: %s", type(error).__name__)
+        return None
+
+
+class _Signals:
+    """The state of all campaigns as of at most `POLL_S` ago, read by whoever asks first."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._read_at = -POLL_S
+        self._signals: dict[int, dict[str, Any]] = {}
+
+    async def read(self) -> dict[int, dict[str, Any]]:
+        async with self._lock:
+            if time.monotonic() - self._read_at >= POLL_S * 0.75:
+                self._signals = await sync_to_async(_read)()
+                self._read_at = time.monotonic()
+        return self._signals
+
+
+_SIGNALS = _Signals()
+
+
+def _read() -> dict[int, dict[str, Any]]:
+    with db.transaction() as connection:
+        return campaigns.signals(connection)
+
+
+def _take_probe(gateway: str) -> bool:
+    with db.transaction() as connection:
+        return gateways.take_probe(connection, gateway)
