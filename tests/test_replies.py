@@ -16,7 +16,7 @@ NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
 @pytest.mark.parametrize("status", [200, 201, 202, 299])
 def test_sent_takes_2xx_and_an_object_whose_code_is_0(status):
-    assert judge(status, b'{"code": 0, "message": "OK"}', None, NOW) == Judgement(Verdict.SENT)
+    assert judge(status, b'{"code": 0, "message": "OK"}', None, now=NOW) == Judgement(Verdict.SENT)
 
 
 @pytest.mark.parametrize(
@@ -38,15 +38,15 @@ def test_sent_takes_2xx_and_an_object_whose_code_is_0(status):
     ],
 )
 def test_2xx_with_a_body_that_makes_no_sense_is_in_doubt(body, reason):
-    assert judge(200, body, None, NOW) == Judgement(Verdict.IN_DOUBT, reason)
+    assert judge(200, body, None, now=NOW) == Judgement(Verdict.IN_DOUBT, reason)
 
 
 def test_another_code_is_a_failure_with_that_code():
-    assert judge(200, b'{"code": 17}', None, NOW) == Judgement(Verdict.FAILED, "code_17")
+    assert judge(200, b'{"code": 17}', None, now=NOW) == Judgement(Verdict.FAILED, "code_17")
 
 
 def test_a_gateway_may_list_codes_to_repeat():
-    assert judge(200, b'{"code": 17}', None, NOW, repeat_codes=[17]) == Judgement(Verdict.REPEAT, "code_17")
+    assert judge(200, b'{"code": 17}', None, repeat_codes=[17], now=NOW) == Judgement(Verdict.REPEAT, "code_17")
 
 
 @pytest.mark.parametrize(
@@ -59,12 +59,12 @@ def test_a_gateway_may_list_codes_to_repeat():
     ],
 )
 def test_each_status_has_its_verdict_whatever_the_body_says(verdict, statuses):
-    assert {judge(status, b'{"code": 0}', None, NOW).verdict for status in statuses} == {verdict}
+    assert {judge(status, b'{"code": 0}', None, now=NOW).verdict for status in statuses} == {verdict}
 
 
 @given(status=st.integers(100, 699), body=st.binary(max_size=50), retry_after=st.none() | st.text(max_size=40))
 def test_no_reply_raises_and_only_code_0_counts_as_sent(status, body, retry_after):
-    judgement = judge(status, body, retry_after, NOW)
+    judgement = judge(status, body, retry_after, now=NOW)
     if judgement.verdict is Verdict.SENT:
         assert 200 <= status < 300
         assert b"0" in body

@@ -11,7 +11,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import lru_cache
 
 import aiohttp
@@ -81,13 +80,13 @@ class Gateway:
             ) as response:
                 status = response.status
                 content = await response.read()
-                retry_after = response.headers.get("Retry-After")
+                retry_after = response.headers.get("Retry-After") if status >= 300 else None
         except NEVER_LEFT as error:
             return _attempt(began, Judgement(Verdict.REPEAT, "not_reached"), error=_describe(error))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             reason = "no_answer" if isinstance(error, TimeoutError) else "connection_lost"
             return _attempt(began, Judgement(Verdict.IN_DOUBT, reason), status, _describe(error))
-        judgement = replies.judge(status, content, retry_after, datetime.now(UTC), self._repeat_codes)
+        judgement = replies.judge(status, content, retry_after, self._repeat_codes)
         if judgement.verdict is Verdict.SENT:
             return _attempt(began, judgement, status)
         reply = content[: MAX_REPLY * 4].decode("utf-8", errors="replace")[:MAX_REPLY]

@@ -1,6 +1,6 @@
 """What a reply of the gateway means for the message: one table, and how long to wait before trying again.
 
-Source of the rules: docs/delivery.md, rule 6. Pure: nothing here reads a clock, a socket or a row.
+Source of the rules: docs/delivery.md, rule 6. Pure: no socket, no row, and a clock only where none is given.
 """
 
 from __future__ import annotations
@@ -62,18 +62,22 @@ _SENT = Judgement(Verdict.SENT)
 
 
 def judge(
-    status: int, body: bytes, retry_after: str | None, now: datetime, repeat_codes: Collection[int] = ()
+    status: int,
+    body: bytes,
+    retry_after: str | None = None,
+    repeat_codes: Collection[int] = (),
+    now: datetime | None = None,
 ) -> Judgement:
     """What one HTTP reply says of the message it answers.
 
     `status`: HTTP status; `body`: the reply as it came, whatever its content type says; `retry_after`: that header,
-    seconds or an HTTP date; `now`: aware, to count such a date from; `repeat_codes`: values of `code` that this
+    seconds or an HTTP date, which counts from `now` (aware; None: now); `repeat_codes`: values of `code` that this
     gateway asks to try again.
     """
     if 200 <= status < 300:
         return _judge_body(body, repeat_codes)
     verdict = STATUS_VERDICTS.get(status) or _CLASS_VERDICTS.get(status // 100, Verdict.IN_DOUBT)
-    wait_s = parse_retry_after(retry_after, now) if verdict is Verdict.REPEAT else None
+    wait_s = parse_retry_after(retry_after, now or datetime.now(UTC)) if verdict is Verdict.REPEAT else None
     return Judgement(verdict, f"http_{status}", wait_s)
 
 

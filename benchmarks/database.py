@@ -1,0 +1,117 @@
+"""The ledger of a measurement: a database of its own with clients, campaigns and their batches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from benchmarks.child_bare import TEXT
+from benchmarks.row import BrokenMeasurement
+from local.postgres import Server
+from local.settings import HOST
+from mailing import campaigns, db, runs
+from mailing.campaigns import Progress
+from mailing.migrate import migrate
+
+TEMPLATE = "bench_template"
+_numbers = count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """An open campaign whose audience is in the ledger."""
+
+    id: int
+    batches: list[int]
+    audience: int
+
+
+class Database:
+    """An empty database with our tables, and what measurements put there."""
+
+    def __init__(self, server: Server, name: str, connection: db.Connection) -> None:
+        self._server, self._name, self._connection = server, name, connection
+        self._codes = count(900)
+
+    @property
+    def airflow_connection(self) -> str:
+        """Airflow's connection `mailing_db`, as an environment variable holds it."""
+        secret = self._server.secrets.mailing
+        place = {"host": HOST, "port": self._server.port, "schema": self._name}
+        return json.dumps({"conn_type": "postgres", "login": "mailing", "password": secret, **place})
+
+    def add_clients(self, size: int) -> str:
+        """So many clients of an operator code that no others have; the code."""
+        code = str(next(self._codes))
+        self._connection.execute(
+            "INSERT INTO clients (phone_number)"
+            " SELECT '7' || %s || lpad(n::text, 7, '0') FROM generate_series(1, %s) AS n",
+            (code, size),
+        )
+        self._connection.execute("ANALYZE clients")
+        return code
+
+    def set_gateway(self, *, requests_in_flight: int, messages_per_second: float | None = None) -> None:
+        """What the sender reads of its gateway."""
+        self._connection.execute(
+            "UPDATE gateways SET requests_in_flight = %s, messages_per_second = %s",
+            (requests_in_flight, messages_per_second),
+        )
+
+    def open_campaign(self, code: str, batch_size: int) -> Campaign:
+        """A campaign to everybody of this operator code, its window open for hours.
+
+        Before it, dead rows of earlier ones are vacuumed away; its own rows are as a task finds them.
+        """
+        self._connection.execute("VACUUM (ANALYZE) messages")
+        now = datetime.now(UTC)
+        with self._connection.transaction():
+            campaign_id = campaigns.create(
+                self._connection, text=TEXT, filter_operator_codes=[code],
+                sending_start=now - timedelta(minutes=1), sending_stop=now + timedelta(hours=6),
+            )  # fmt: skip
+            opening = runs.select_audience(self._connection, campaign_id, batch_size=batch_size)
+        return Campaign(campaign_id, opening.batches, self.progress(campaign_id).audience)
+
+    def progress(self, campaign_id: int) -> Progress:
+        """How a campaign stands, counted from the ledger."""
+        return campaigns.progress(self._connection, campaign_id)
+
+    def all_sent(self, campaign: Campaign) -> Progress:
+        """How it stands, where every message is recorded as sent. Raises BrokenMeasurement where one is not."""
+        progress = self.progress(campaign.id)
+        if progress.sent != campaign.audience or progress.audience != campaign.audience:
+            raise BrokenMeasurement(f"campaign {campaign.id}: wanted everything sent, got {progress.counts}")
+        return progress
+
+
+def make_template(server: Server) -> None:
+    """Our tables, once per server, to be cloned."""
+    _execute(server, sql.SQL("CREATE DATABASE {} OWNER mailing").format(sql.Identifier(TEMPLATE)))
+    migrate(server.url(TEMPLATE, scheme="postgresql+psycopg"))
+
+
+@contextmanager
+def fresh_database(server: Server) -> Iterator[Database]:
+    """A database of its own, dropped at the end of the block: no measurement inherits another's rows."""
+    name = f"bench_{next(_numbers)}"
+    copy = sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER mailing")
+    _execute(server, copy.format(sql.Identifier(name), sql.Identifier(TEMPLATE)))
+    try:
+        with psycopg.Connection.connect(server.url(name), autocommit=True, row_factory=dict_row) as connection:
+            yield Database(server, name, connection)
+    finally:
+        _execute(server, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _execute(server: Server, statement: sql.Composed) -> None:
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(statement)

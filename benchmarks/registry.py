@@ -1,0 +1,16 @@
+"""Every measurement by the name that `--only` takes, in the order they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from benchmarks.bench import Bench
+from benchmarks.row import Row
+from benchmarks.rows import latency, memory, sender_ratio, throttle
+
+MEASUREMENTS: Mapping[str, Callable[[Bench], list[Row]]] = {
+    "sender_ratio": sender_ratio.measure,
+    "throttle": throttle.measure,
+    "latency": latency.measure,
+    "memory": memory.measure,
+}
