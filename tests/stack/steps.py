@@ -1,0 +1,58 @@
+"""What the tests of the stack do again and again: ask the simulator, ask Airflow, wait."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+
+from local.settings import HOST
+from local.stack_airflow import call, log_in
+from mailing import campaigns
+
+
+def behave(settings, **behaviour):
+    ask(settings, "PUT", "/_simulator/behaviour", behaviour)
+
+
+def ask(settings, method, path, body=None):
+    simulator = http.client.HTTPConnection(HOST, settings.gateway_port, timeout=30)
+    simulator.request(method, path, json.dumps(body) if body is not None else None)
+    answer = json.loads(simulator.getresponse().read())
+    simulator.close()
+    return answer
+
+
+def taken(settings, rows):
+    """How often the gateway took each message."""
+    counts = ask(settings, "GET", f"/_simulator/counts?first={rows[0]['id']}&last={rows[-1]['id']}")
+    return {row["id"]: counts.get(str(row["id"]), 0) for row in rows}
+
+
+def wait_until(condition, what, seconds=120.0):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, f"waited {seconds} s in vain: {what}"
+        time.sleep(0.2)
+    return found
+
+
+def finished(connection, campaign_id):
+    return lambda: campaigns.progress(connection, campaign_id).status == "finished"
+
+
+def the_run_has_ended(settings, campaign_id):
+    def ended():
+        status, answer = call(settings, "GET", f"/api/v2/dags/campaign_{campaign_id}/dagRuns", token=log_in(settings))
+        runs = answer["dag_runs"] if status == 200 else []
+        return runs if runs and all(run["state"] in ("success", "failed") for run in runs) else None
+
+    return ended
+
+
+def tasks(settings, dag_ids, state):
+    """The task instances of these DAGs that are in this state, as Airflow's API tells them."""
+    body = {"dag_ids": dag_ids, "state": [state], "page_limit": 1_000}
+    status, answer = call(settings, "POST", "/api/v2/dags/~/dagRuns/~/taskInstances/list", body, log_in(settings))
+    assert status == 200, answer
+    return answer["task_instances"]

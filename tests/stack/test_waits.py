@@ -1,0 +1,143 @@
+"""Waits on the whole stack: no worker slot is held, and what was waited for is noticed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from local.stack_airflow import call, keep_gateway_connection, log_in
+from mailing import campaigns
+from tests.builders import a_campaign, ledger, some_clients, states
+from tests.stack.steps import behave, finished, taken, tasks, wait_until
+
+pytestmark = pytest.mark.stack
+
+
+def dag(campaign_id):
+    return f"campaign_{campaign_id}"
+
+
+def sent(connection, campaign_id):
+    return states(connection, campaign_id).get("sent", 0)
+
+
+def test_pausing_stops_a_campaign_within_seconds_and_resuming_sends_exactly_the_rest(settings, connection):
+    connection.execute("UPDATE gateways SET messages_per_second = 50")
+    some_clients(connection, 400, code="303")
+    campaign_id = a_campaign(connection, filter_operator_codes=["303"])
+    wait_until(lambda: sent(connection, campaign_id) >= 50, "some are sent")
+
+    campaigns.pause(connection, campaign_id, actor="test")
+    wait_until(lambda: tasks(settings, [dag(campaign_id)], "deferred"), "its task waits", 30)
+    before = sent(connection, campaign_id)
+    assert before < 50 + 50 * 5
+
+    campaigns.resume(connection, campaign_id, actor="test")
+    wait_until(finished(connection, campaign_id), "the rest is sent", 60)
+    assert states(connection, campaign_id) == {"sent": 400}
+    assert set(taken(settings, ledger(connection, campaign_id)).values()) == {1}
+
+
+def test_pausing_its_dag_in_airflow_stops_a_campaign_and_unpausing_goes_on(settings, connection):
+    connection.execute("UPDATE gateways SET messages_per_second = 50")
+    some_clients(connection, 600, code="304")
+    campaign_id = a_campaign(connection, filter_operator_codes=["304"])
+    wait_until(lambda: sent(connection, campaign_id) >= 50, "some are sent")
+
+    pause_dag(settings, campaign_id, True)
+    wait_until(lambda: not tasks(settings, [dag(campaign_id)], "running"), "its task has stopped", 10)
+    before = sent(connection, campaign_id)
+    assert before < 600
+    assert states(connection, campaign_id)["pending"] == 600 - before
+
+    pause_dag(settings, campaign_id, False)
+    wait_until(finished(connection, campaign_id), "the rest is sent", 90)
+    assert states(connection, campaign_id) == {"sent": 600}
+
+
+def pause_dag(settings, campaign_id, is_paused):
+    path = f"/api/v2/dags/{dag(campaign_id)}"
+    status, answer = call(settings, "PATCH", path, {"is_paused": is_paused}, log_in(settings))
+    assert status == 200, answer
+
+
+def test_a_refused_token_stops_a_campaign_and_a_good_one_lets_it_go_on_by_itself(settings, connection):
+    behave(settings, token_expired=True)  # whatever was issued until now
+    some_clients(connection, 30, code="305")
+    campaign_id = a_campaign(connection, filter_operator_codes=["305"])
+    wait_until(lambda: tasks(settings, [dag(campaign_id)], "deferred"), "its task waits", 60)
+    standing = campaigns.progress(connection, campaign_id).standing
+    assert standing == "running; gateway default refuses the token of its connection"
+    assert states(connection, campaign_id) == {"pending": 30}
+
+    behave(settings)
+    keep_gateway_connection(settings)
+    wait_until(finished(connection, campaign_id), "it went on by itself", 90)
+    rows = ledger(connection, campaign_id)
+    assert {(row["state"], row["attempts"]) for row in rows} == {("sent", 1)}
+
+
+def test_a_live_audience_grows_while_its_window_is_open(settings, connection):
+    some_clients(connection, 5, code="306")
+    campaign_id = a_campaign(connection, filter_operator_codes=["306"], audience="live")
+    wait_until(lambda: sent(connection, campaign_id) == 5, "the first are sent")
+    some_clients(connection, 3, code="306")
+    wait_until(lambda: sent(connection, campaign_id) == 8, "the latecomers are sent", 90)
+
+    connection.execute("UPDATE campaigns SET sending_stop = now() + interval '1 second'")
+    wait_until(finished(connection, campaign_id), "it ends with its window", 60)
+    assert set(taken(settings, ledger(connection, campaign_id)).values()) == {1}
+
+
+def test_a_run_that_is_failed_and_deleted_leaves_the_ledger_true_and_another_sends_the_rest(settings, connection):
+    connection.execute("UPDATE gateways SET messages_per_second = 20")
+    some_clients(connection, 200, code="307")
+    campaign_id = a_campaign(connection, filter_operator_codes=["307"])
+    wait_until(lambda: sent(connection, campaign_id) >= 20, "some are sent")
+    token, runs = log_in(settings), f"/api/v2/dags/{dag(campaign_id)}/dagRuns"
+    [run] = call(settings, "GET", runs, token=token)[1]["dag_runs"]
+    assert call(settings, "PATCH", f"{runs}/{run['dag_run_id']}", {"state": "failed"}, token)[0] == 200
+    wait_until(lambda: "sending" not in states(connection, campaign_id), "its task has ended", 60)
+    assert call(settings, "DELETE", f"{runs}/{run['dag_run_id']}", token=token)[0] == 204
+    before = states(connection, campaign_id)
+    assert campaigns.progress(connection, campaign_id).status == "running"
+    assert sum(before.values()) == 200
+
+    connection.execute("UPDATE gateways SET messages_per_second = NULL")
+    assert call(settings, "POST", runs, {"logical_date": None}, token)[0] == 200
+    wait_until(finished(connection, campaign_id), "all are sent", 120)
+    rows = ledger(connection, campaign_id)
+    counts = taken(settings, rows)
+    assert {row["state"] for row in rows} <= {"sent", "unknown"}
+    assert max(counts.values()) == 1
+    assert all(counts[row["id"]] == 1 for row in rows if row["state"] == "sent")
+
+
+def test_fifty_campaigns_that_wait_for_local_hours_leave_the_workers_to_others(settings, connection):
+    some_clients(connection, 5, code="301")
+    opens = (datetime.now(UTC) + timedelta(minutes=30)).time()
+    closes = (datetime.now(UTC) + timedelta(minutes=50)).time()
+    waiting = [
+        a_campaign(connection, filter_operator_codes=["301"], local_from=opens, local_to=closes) for _ in range(50)
+    ]
+    deferred = wait_until(
+        lambda: found if len(found := tasks(settings, [dag(each) for each in waiting], "deferred")) == 50 else None,
+        "every one of them is deferred",
+        240,
+    )
+    assert {task["task_id"] for task in deferred} == {"send_batch"}
+    assert tasks(settings, [dag(each) for each in waiting], "running") == []
+
+    some_clients(connection, 20, code="302")
+    another = a_campaign(connection, filter_operator_codes=["302"])
+    wait_until(finished(connection, another), "the campaign that need not wait is finished", 60)
+    assert {row["state"] for each in waiting for row in ledger(connection, each)} == {"pending"}
+
+    for each in waiting:
+        campaigns.cancel(connection, each, actor="test")
+    wait_until(
+        lambda: not tasks(settings, [dag(each) for each in waiting], "deferred"),
+        "all have noticed that it is over",
+        120,
+    )
