@@ -17,8 +17,8 @@ FLOORS = [
     {"clients", "campaigns", "messages", "gateways"},
     {"runs", "gateway", "roster"},
     {"outcomes", "exchange"},
-    {"sender", "upkeep"},
-    {"triggers"},
+    {"posting", "upkeep"},
+    {"sender", "triggers"},
     {"operators", "timetable", "cli"},
 ]
 FLOOR_OF = {module: number for number, floor in enumerate(FLOORS) for module in floor}

@@ -2,11 +2,14 @@
 
 Floors, each importing only from the ones below it (proven by tests/test_layers.py):
 
-0. rules, pure: `window`, `replies`, `phone`, `errors`
-1. tables and files: `db`, `models`, `migrations`, `client_file`
-2. nouns: `clients`, `campaigns`, `messages`; `migrate`
-3. towards the world: `gateway` (HTTP), `roster` (which campaigns are DAGs)
-4. `outcomes`: the sender's decisions, pure
-5. `sender`: sends one batch
-6. faces: `operators`, `timetable`, `cli`
+0. `errors`
+1. rules, pure: `window`, `local_hours`, `throttle`, `breaker`, `replies`, `phone`
+2. tables and files: `db`, `models`, `migrations`, `client_file`
+3. `migrate`; `audit`: who decided what
+4. nouns: `clients`, `campaigns`, `messages`, `gateways` (as rows)
+5. `runs`: what a campaign's run does; `gateway`: speaks HTTP; `roster`: which campaigns are DAGs
+6. `outcomes`: the sender's decisions, pure; `exchange`: the sender's side of the ledger
+7. `posting`: the requests of one task; `upkeep`: what must happen though nobody asks
+8. `sender`: sends one batch; `triggers`: what a task waits for without a worker
+9. faces: `operators`, `timetable`, `cli`
 """

@@ -176,7 +176,7 @@ def edit(connection: db.Connection, campaign_id: int, *, actor: str, **changes: 
     campaign = lock(connection, campaign_id)
     if campaign["status"] == "cancelled":
         raise Conflict(f"{thing}: edit: wanted a campaign that is not cancelled")
-    if campaign["status"] == "finished" and set(changes) - {"name"} and "sending_stop" not in changes:
+    if campaign["status"] == "finished" and set(changes) - {"name"} and not _is_later(changes, campaign):
         raise Conflict(f"{thing}: edit: it is finished; wanted a later sending_stop, which opens it again")
     columns = sql.SQL(", ").join(
         sql.SQL("{} = {}").format(sql.Identifier(column), sql.Placeholder(column)) for column in changes
@@ -187,6 +187,11 @@ def edit(connection: db.Connection, campaign_id: int, *, actor: str, **changes: 
     values = {name: list(value) if name.startswith("filter_") else value for name, value in changes.items()}
     _write(connection, thing, statement.format(columns, campaign_id), values, changes)
     audit.record(connection, actor, "edit", campaign_id=campaign_id, changed=sorted(changes))
+
+
+def _is_later(changes: Mapping[str, Any], campaign: Mapping[str, Any]) -> bool:
+    stop = changes.get("sending_stop")
+    return isinstance(stop, datetime) and stop.tzinfo is not None and stop > campaign["sending_stop"]
 
 
 def _write(
@@ -202,10 +207,10 @@ def _write(
             assert row is not None  # noqa: S101 - RETURNING, of a row that is locked
             if row["is_over"] and "sending_stop" in given:
                 raise InvalidInput(f"{thing}: sending_stop: wanted a moment to come, got {given['sending_stop']}")
-    except psycopg.errors.IntegrityError as error:
-        raise InvalidInput(_what_was_wanted(thing, error, given)) from error
+    except psycopg.errors.IntegrityError as error:  # which shows the row, text and all: not to be seen in a traceback
+        raise InvalidInput(_what_was_wanted(thing, error, given)) from None
     except psycopg.DataError as error:
-        raise InvalidInput(f"{thing}: {error.diag.message_primary or error}") from error
+        raise InvalidInput(f"{thing}: {error.diag.message_primary or error}") from None
     return row
 
 

@@ -1,17 +1,22 @@
-"""The command line: `python -m mailing.cli migrate | import FILE`; needs the Airflow connection mailing_db."""
+"""The command line: `python -m mailing.cli --help`; needs the Airflow connection mailing_db."""
 
 from __future__ import annotations
 
 import argparse
+import getpass
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import sqlalchemy.exc
 
-from mailing import clients, db, migrate
-from mailing.errors import MailingError
+from mailing import campaigns, clients, db, messages, migrate, runs
+from mailing.errors import MailingError, NotFinished
+
+TRANSITIONS = {"pause": campaigns.pause, "resume": campaigns.resume, "cancel": campaigns.cancel}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,12 +27,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     importing = commands.add_parser("import", help="bring a client list (CSV) into the database")
     importing.add_argument("file", type=Path)
     importing.add_argument("--reject-file", type=Path, help="default: beside FILE, as <name>.rejects.csv")
+    for name in TRANSITIONS:
+        _add_campaign_command(commands, name, f"{name} a campaign")
+    settling = _add_campaign_command(commands, "settle", "settle the messages of a campaign that are unknown")
+    settling.add_argument("verdict", choices=messages.VERDICTS)
+    settling.add_argument("--reason", help="only those that are unknown for this reason")
+    _add_campaign_command(commands, "forecast", "whom a campaign can reach before its stop, by time zone")
     options = parser.parse_args(arguments)
     try:
-        if options.command == "migrate":
-            migrate.migrate(db.sqlalchemy_url())
-        else:
-            _import(options.file, options.reject_file)
+        _run(options)
     except MailingError as error:
         print(f"mailing: {error}", file=sys.stderr)
         return 1
@@ -35,6 +43,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mailing: the database of connection {db.CONNECTION_ID} is away: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _add_campaign_command(commands: Any, name: str, said: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=said)
+    command.add_argument("campaign", type=int)
+    command.add_argument("--actor", default=getpass.getuser(), help="who decides; default: you")
+    return command
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.command == "migrate":
+        migrate.migrate(db.sqlalchemy_url())
+    elif options.command == "import":
+        _import(options.file, options.reject_file)
+    elif options.command == "settle":
+        with db.transaction() as connection:
+            settled = messages.settle_all(
+                connection, options.campaign, options.verdict, actor=options.actor, reason=options.reason
+            )
+        print(f"campaign {options.campaign}: {settled:,} messages: {options.verdict}")
+    elif options.command == "forecast":
+        _forecast(options.campaign)
+    else:
+        _change(options.campaign, options.command, options.actor)
+
+
+def _change(campaign_id: int, action: str, actor: str) -> None:
+    with db.transaction() as connection:
+        TRANSITIONS[action](connection, campaign_id, actor=actor)
+    if action == "cancel":
+        with suppress(NotFinished), db.transaction() as connection:  # what is in flight is settled by its task
+            runs.close(connection, campaign_id)
+    with db.transaction() as connection:
+        progress = campaigns.progress(connection, campaign_id)
+    print(f"campaign {campaign_id}: {progress.standing}; {progress.counts}")
+
+
+def _forecast(campaign_id: int) -> None:
+    with db.transaction() as connection:
+        zones = runs.forecast(connection, campaign_id)
+    for zone in zones:
+        reach = f"from {zone.opens_at:%Y-%m-%d %H:%M} UTC" if zone.opens_at else "not before the stop"
+        print(f"{zone.timezone}: {zone.clients:,} clients, {reach}")
+    print(f"never: {sum(zone.never for zone in zones):,} of {sum(zone.clients for zone in zones):,}")
 
 
 def _import(file: Path, reject_file: Path | None) -> None:
