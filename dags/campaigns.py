@@ -89,4 +89,4 @@ for campaign in roster.read(only_dag=get_parsing_context().dag_id):
         globals()[roster.dag_id(campaign.id)] = campaign_dag(campaign)
     except Exception:
         # Whatever is wrong with this row, the other campaigns go on.
-        roster.log.exception("campaign %s: gets no DAG", campaign.id)
+        roster.log.exception("gets no DAG", campaign_id=campaign.id)

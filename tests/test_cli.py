@@ -6,10 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 
 import pytest
 
 from local.settings import free_port
+from tests.builders import a_campaign, an_open_campaign, now, some_clients, states
 from tests.conftest import ROOT
 
 
@@ -54,3 +56,38 @@ def test_a_database_that_is_away_is_one_line_and_exit_code_1(monkeypatch, comman
 @pytest.mark.usefixtures("database")
 def test_migrate_can_be_run_again():
     assert mailing("migrate").returncode == 0
+
+
+def test_a_campaign_is_paused_resumed_and_cancelled_and_who_did_it_is_kept(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=3)
+    for action, status in (("pause", "paused"), ("resume", "running"), ("cancel", "cancelled")):
+        done = mailing(action, str(campaign_id), "--actor", "olga")
+        assert done.stdout.startswith(f"campaign {campaign_id}: {status}"), done.stderr
+    assert states(connection, campaign_id) == {"cancelled": 3}
+    audit = connection.execute("SELECT actor, action FROM audit_log ORDER BY id").fetchall()
+    assert [(row["actor"], row["action"]) for row in audit] == [
+        ("olga", "pause"), ("olga", "resume"), ("olga", "cancel"),
+    ]  # fmt: skip
+
+    refused = mailing("resume", str(campaign_id))
+    assert (refused.returncode, refused.stderr) == (
+        1, f"mailing: campaign {campaign_id}: resume: wanted paused, it is cancelled\n",
+    )  # fmt: skip
+
+
+def test_what_is_unknown_is_settled(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=3)
+    connection.execute("UPDATE messages SET state = 'unknown', reason = 'no_answer' WHERE id % 2 = 0")
+    doubtful = states(connection, campaign_id)["unknown"]
+    done = mailing("settle", str(campaign_id), "give_up", "--reason", "no_answer")
+    assert f"campaign {campaign_id}: {doubtful} messages: give_up" in done.stdout, done.stderr
+    assert states(connection, campaign_id) == {"failed": doubtful, "pending": 3 - doubtful}
+
+
+def test_a_forecast_names_who_can_be_reached_and_who_cannot(connection):
+    some_clients(connection, 5)
+    opens = (now() + timedelta(hours=2)).time()
+    closes = (now() + timedelta(hours=3)).time()
+    campaign_id = a_campaign(connection, local_from=opens, local_to=closes)
+    done = mailing("forecast", str(campaign_id))
+    assert "UTC: 5 clients, not before the stop\nnever: 5 of 5\n" in done.stdout, done.stderr

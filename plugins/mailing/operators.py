@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+import structlog
 from airflow.sdk import BaseAsyncOperator, BaseOperator, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
@@ -18,7 +18,7 @@ from mailing.outcomes import Wait
 from mailing.sender import BatchSender, Stopped
 from mailing.triggers import CampaignTrigger
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 EARLY_S = 60.0
 """A run that was triggered by hand so little before the start waits for it; an earlier one leaves it to the scheduled
@@ -42,7 +42,7 @@ class CampaignOperator(BaseOperator):
 
     def wait(self, wait: Wait, updated: float) -> None:
         """Give the worker slot back until there may be more to do. Does not return."""
-        self.log.info("campaign %s: %s; waits for %.0f s at most", self.campaign_id, wait.said, wait.seconds)
+        log.info(f"waits: {wait.said}", campaign_id=self.campaign_id, seconds_at_most=round(wait.seconds))
         trigger = CampaignTrigger(self.campaign_id, wait.seconds, updated, wait.for_gateway)
         self.defer(trigger=trigger, method_name="resume")
 
@@ -68,9 +68,9 @@ class SelectAudienceOperator(CampaignOperator):
             self.wait(Wait(opening.opens_in_s, opening.said), opening.updated)
         if opening.closes_in_s > 0:
             self.wait(Wait(opening.closes_in_s, opening.said), opening.updated)
-        self.log.info("campaign %s: %s; batches to send: %s", self.campaign_id, opening.said, len(opening.batches))
+        log.info(opening.said, campaign_id=self.campaign_id, batches_to_send=len(opening.batches))
         if not opening.batches:
-            self.log.info("campaign %s: this run sends nothing", self.campaign_id)
+            log.info("this run sends nothing", campaign_id=self.campaign_id)
         return opening.batches
 
 
@@ -103,7 +103,7 @@ class SendingOperator(CampaignOperator, BaseAsyncOperator):
             return {}, Wait(PAUSE_POLL_S, str(error)), 0.0
         finally:
             watch.cancel()
-        self.log.info("campaign %s, batch %s: %s; %s", self.campaign_id, number, result.counts, result.said)
+        log.info(result.said, campaign_id=self.campaign_id, batch=number, **result.counts)
         return result.counts, result.wait, result.updated
 
     async def _watch_dag(self, context: Context) -> None:
@@ -176,14 +176,14 @@ class CloseCampaignOperator(CampaignOperator):
         except NotFinished as error:
             self._put_off(error, context)
             return {}
-        self.log.info("campaign %s: %s; %s", self.campaign_id, progress.standing, progress.counts)
+        log.info(progress.standing, campaign_id=self.campaign_id, **progress.counts)
         return progress.counts
 
     def _put_off(self, error: NotFinished, context: Context) -> None:
         """Wait, leave it to the run that was asked for since this one began, or fail."""
         run_after = context["dag_run"].run_after
         if error.wake_at is not None and error.wake_at > run_after:
-            self.log.info("%s; the run of %s goes on with it", error, error.wake_at)
+            log.info(f"{error}; a further run goes on with it", campaign_id=self.campaign_id, wake_at=error.wake_at)
         elif error.again_in_s is not None:
             self.wait(Wait(error.again_in_s, str(error)), 0.0)
         else:

@@ -6,7 +6,6 @@ It never raises for what a row or the database can do: an exception at parse tim
 from __future__ import annotations
 
 import json
-import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -14,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import structlog
 from airflow.sdk.exceptions import AirflowException, AirflowRuntimeError
 
 from mailing import campaigns, db
 from mailing.campaigns import CampaignRow
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 DAG_PREFIX = "campaign_"
 
@@ -44,7 +44,7 @@ def read(only_dag: str | None = None) -> Iterator[CampaignRow]:
         try:
             yield CampaignRow.from_json(row)
         except (ValueError, TypeError, KeyError, OverflowError) as error:
-            log.error("campaign %s: gets no DAG, its row cannot be read: %s", row.get("id"), error)
+            log.error("gets no DAG, its row cannot be read", campaign_id=row.get("id"), error=str(error))
 
 
 def _rows(only_dag: str | None) -> list[dict[str, Any]]:
@@ -57,7 +57,7 @@ def _rows(only_dag: str | None) -> list[dict[str, Any]]:
                 return campaigns.for_dag(connection, only_id)
             rows = campaigns.relevant(connection)
     except (psycopg.Error, AirflowException, AirflowRuntimeError) as error:  # the connection may be undefined, too
-        log.error("the mailing database is away (%s): campaigns as of the last answer", type(error).__name__)
+        log.error("the mailing database is away: campaigns as of the last answer", error=type(error).__name__)
         return [row for row in _read_snapshot() if only_id in (None, row.get("id"))]
     _write_snapshot(rows)
     return rows
@@ -67,7 +67,7 @@ def _read_snapshot() -> list[dict[str, Any]]:
     try:
         rows: list[dict[str, Any]] = json.loads(snapshot_file().read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        log.error("no snapshot of the campaigns either: %s", error)
+        log.error("no snapshot of the campaigns either", error=str(error))
         return []
     return rows
 
@@ -82,4 +82,4 @@ def _write_snapshot(rows: list[dict[str, Any]]) -> None:
             unfinished.write(text)
         Path(unfinished.name).replace(file)
     except OSError as error:
-        log.warning("the snapshot of the campaigns was not written: %s", error)
+        log.warning("the snapshot of the campaigns was not written", error=str(error))

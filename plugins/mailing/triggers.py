@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import psycopg
+import structlog
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
 from mailing import campaigns, db, gateways
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 POLL_S = 2.0
 """How often the campaigns are looked at: by one query for all the triggers of this process."""
@@ -70,7 +70,7 @@ class CampaignTrigger(BaseTrigger):
             if (signal["breaker_probe_s"] or 0.0) <= 0 and await sync_to_async(_take_probe)(signal["gateway"]):
                 return {"is_probe": True}
         except psycopg.Error as error:
-            log.warning("the mailing database is away: %s", type(error).__name__)
+            log.warning("the database is away", campaign_id=self.campaign_id, error=type(error).__name__)
         return None
 
 
