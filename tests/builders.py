@@ -102,3 +102,29 @@ def let_probe(connection: db.Connection) -> None:
 def ledger(connection: db.Connection, campaign_id: int) -> list[dict[str, Any]]:
     """Every message of the campaign, by id."""
     return connection.execute("SELECT * FROM messages WHERE campaign_id = %s ORDER BY id", (campaign_id,)).fetchall()
+
+
+def kept(connection: db.Connection, *tables: str) -> dict[str, list[dict[str, Any]]]:
+    """Every row with the transaction that wrote it: equal before and after, nothing was written in between."""
+    tables = tables or ("campaigns", "campaign_revisions", "messages", "attempts", "audit_log", "gateways")
+    return {
+        table: connection.execute(f"SELECT xmin::text, t.* FROM {table} t ORDER BY t.ctid").fetchall()  # type: ignore[arg-type]  # noqa: S608
+        for table in tables
+    }
+
+
+def audited(connection: db.Connection) -> list[tuple[Any, ...]]:
+    """Who did what to which campaign, message and with what detail, by time."""
+    rows = connection.execute("SELECT actor, action, campaign_id, message_id, detail FROM audit_log ORDER BY id")
+    return [tuple(row.values()) for row in rows]
+
+
+def outcome_of(claim: messages.Claim, state: str, reason: str | None = None, **more: Any) -> messages.Outcome:
+    """What a task has to say of a claim."""
+    more = {"wait_s": 60.0} | more
+    return messages.Outcome(claim.id, claim.attempts, state, reason or (None if state == "sent" else "test"), **more)
+
+
+def let_leases_run_out(connection: db.Connection) -> None:
+    """As if every task that holds a lease had died half a minute ago."""
+    connection.execute("UPDATE leases SET expires_at = now() - interval '1 second'")

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import time, timedelta
 
 import pytest
 
-from mailing import campaigns, messages
-from mailing.errors import NotFound
-from mailing.messages import Outcome
+from mailing import campaigns, messages, runs
+from mailing.errors import Conflict, InvalidInput, NotFound
+from mailing.local_hours import Span, spans
+from mailing.messages import VERDICTS, Outcome
+from mailing.models import MESSAGE_STATES
 from tests import builders
-from tests.builders import an_open_campaign, evidence, ledger, now, states
+from tests.builders import (
+    HOUR,
+    a_campaign,
+    an_open_campaign,
+    audited,
+    evidence,
+    kept,
+    ledger,
+    let_leases_run_out,
+    now,
+    outcome_of,
+    some_clients,
+    states,
+    terms_of,
+)
+
+SECOND = timedelta(seconds=1)
+MINUTE = timedelta(minutes=1)
 
 
 @pytest.fixture
@@ -251,3 +270,584 @@ def rows_read(node):
     yield node["Actual Rows"] * node["Actual Loops"]
     for child in node.get("Plans", []):
         yield from rows_read(child)
+
+
+# What a task believes must be so in the rows
+
+
+def change(connection, table, assignment):
+    connection.execute(f"UPDATE {table} SET {assignment}")  # noqa: S608
+
+
+@pytest.mark.parametrize(
+    ("breaker", "is_probe", "claimed"),
+    [("closed", False, 10), ("open", False, 0), ("half_open", False, 0), ("open", True, 0), ("half_open", True, 10),
+     ("closed", True, 10)],
+)  # fmt: skip
+def test_while_the_breaker_is_not_closed_only_the_one_who_probes_claims(connection, opened, breaker, is_probe, claimed):
+    token = lease_on(connection, opened[0])
+    change(connection, "gateways", f"breaker_state = '{breaker}', breaker_probe_at = now()")
+    assert len(claim(connection, opened, token, is_probe=is_probe)) == claimed
+    assert states(connection, opened[0]) == ({"sending": 10} if claimed else {"pending": 10})
+
+
+@pytest.mark.parametrize(
+    ("table", "assignment"),
+    [
+        ("gateways", "messages_per_second = 5"),
+        ("campaigns", "messages_per_second = 5"),
+        ("campaigns", "gateway = 'other'"),
+        ("campaigns", "local_from = '00:00', local_to = '23:59'"),
+    ],
+)
+def test_terms_that_are_no_longer_true_get_nothing_until_they_are_read_anew(connection, opened, table, assignment):
+    connection.execute("INSERT INTO gateways (name) VALUES ('other')")
+    token = lease_on(connection, opened[0])
+    old = messages.renew_lease(connection, token)
+    change(connection, table, assignment)
+
+    assert claim(connection, opened, token, terms=old) == []
+
+    new = messages.renew_lease(connection, token)
+    zones = {"UTC": Span(now() - HOUR, now() + HOUR)}
+    assert len(claim(connection, opened, token, terms=new, zones=zones)) == 10
+
+
+@pytest.mark.parametrize(
+    "assignment", ["local_to = '13:00'", "local_from = '08:00'", "local_from = NULL, local_to = NULL"]
+)
+def test_local_hours_that_were_changed_get_nothing_until_they_are_read_anew(connection, opened, assignment):
+    change(connection, "campaigns", "local_from = '09:00', local_to = '12:00'")
+    token = lease_on(connection, opened[0])
+    zones = {"UTC": Span(now() - HOUR, now() + HOUR)}
+    old = messages.renew_lease(connection, token)
+    change(connection, "campaigns", assignment)
+    assert claim(connection, opened, token, terms=old, zones=zones) == []
+    new = messages.renew_lease(connection, token)
+    assert len(claim(connection, opened, token, terms=new, zones=zones)) == 10
+
+
+def test_who_keeps_to_a_limit_that_was_taken_off_claims_all_the_same(connection, opened):
+    change(connection, "gateways", "messages_per_second = 5")
+    token = lease_on(connection, opened[0])
+    old = messages.renew_lease(connection, token)
+    assert old.is_paced
+    change(connection, "gateways", "messages_per_second = NULL")
+    assert len(claim(connection, opened, token, terms=old)) == 10
+
+
+def test_a_lease_says_on_what_terms_to_send(connection, opened):
+    change(connection, "campaigns", "local_from = '22:00', local_to = '06:00', messages_per_second = 5")
+    change(connection, "gateways", "timeout_s = 3, requests_in_flight = 7, repeat_codes = '{12}', token_warning_s = 60")
+    terms = terms_of(connection, opened[0])
+    assert (terms.gateway, terms.connection_id, terms.endpoint) == terms.route == (
+        "default", "mailing_gateway", "/v1/send/{id}"
+    )  # fmt: skip
+    assert (terms.timeout_s, terms.requests_in_flight, terms.repeat_codes, terms.token_warning_s) == (3.0, 7, [12], 60)
+    assert (terms.is_paced, terms.status, terms.breaker_state, terms.breaker_changed_s) == (
+        True,
+        "running",
+        "closed",
+        None,
+    )
+    assert (terms.local_hours.start, terms.local_hours.end) == (time(22), time(6))
+
+
+# Local hours
+
+
+@pytest.fixture
+def with_hours(connection, opened):
+    """The campaign has local hours; which ones does not matter, for the claim is told what they are in each zone."""
+    change(connection, "campaigns", "local_from = '09:00', local_to = '21:00'")
+    return opened
+
+
+def around_now(opens, closes):
+    """A span from and to so many seconds from now."""
+    return Span(now() + opens * SECOND, now() + closes * SECOND)
+
+
+@pytest.mark.parametrize(
+    ("zones", "claimed"),
+    [
+        ({"UTC": (-3600, 3600)}, 10),
+        ({"UTC": (-3600, 25)}, 10),
+        ({"UTC": (-3600, 8)}, 0),  # the request might begin after it has closed
+        ({"UTC": (60, 3600)}, 0),
+        ({"UTC": (-7200, -3600)}, 0),  # as of an hour ago
+        ({"Asia/Tokyo": (-3600, 3600)}, 0),
+        ({}, 0),
+        (None, 0),
+    ],
+)
+def test_a_claim_keeps_to_the_local_hours_of_each_client(connection, with_hours, zones, claimed):
+    zones = None if zones is None else {zone: around_now(*ends) for zone, ends in zones.items()}
+    token = lease_on(connection, with_hours[0])
+    assert len(claim(connection, with_hours, token, zones=zones, last_call_s=10)) == claimed
+
+
+def test_each_client_has_the_hours_of_its_own_zone(connection, with_hours):
+    connection.execute("UPDATE clients SET timezone = 'Asia/Tokyo' WHERE id % 2 = 0")
+    zones = {"UTC": around_now(-60, 60), "Asia/Tokyo": around_now(60, 3600)}
+    claims = claim(connection, with_hours, lease_on(connection, with_hours[0]), zones=zones)
+    assert [c.client_id % 2 for c in claims] == [1] * 5
+
+
+def test_a_claim_says_until_when_its_request_must_have_begun(connection, with_hours):
+    connection.execute("UPDATE clients SET timezone = 'Asia/Tokyo' WHERE id % 2 = 0")
+    zones = {"UTC": around_now(-60, 60), "Asia/Tokyo": around_now(-60, 7200)}
+    claims = claim(connection, with_hours, lease_on(connection, with_hours[0]), zones=zones)
+    assert all(3_500 < c.left_s <= 3_600 for c in claims)
+    assert all(50 < c.begin_s <= 60 for c in claims if c.client_id % 2)
+    assert all(c.begin_s == c.left_s for c in claims if not c.client_id % 2)  # the stop comes first
+
+
+def test_a_client_that_was_deleted_is_left_out_whatever_the_hour(connection, with_hours):
+    connection.execute("DELETE FROM clients WHERE id % 2 = 0")
+    claims = claim(connection, with_hours, lease_on(connection, with_hours[0]), zones={"UTC": around_now(60, 3600)})
+    assert claims == []
+    assert states(connection, with_hours[0]) == {"pending": 5, "excluded": 5}
+
+
+def test_a_client_that_was_deleted_after_an_attempt_in_doubt_stays_in_doubt(connection, opened):
+    change(connection, "campaigns", "on_doubt = 'resend'")
+    token = lease_on(connection, opened[0])
+    claims = claim(connection, opened, token, limit=1)
+    record(connection, opened, token, claims, "unknown", reason="no_answer", wait_s=0)
+    connection.execute("DELETE FROM clients")
+    assert claim(connection, opened, token) == []
+    [first, *rest] = ledger(connection, opened[0])
+    assert (first["state"], first["reason"], first["attempts"]) == ("unknown", "client_deleted", 1)
+    assert {row["state"] for row in rest} == {"excluded"}
+
+
+def follow(connection, opened, zones):
+    return messages.follow_local_hours(connection, *opened, zones)
+
+
+def waits(connection, opened):
+    """State, reason and seconds to wait of each message."""
+    return [
+        (row["state"], row["reason"], row["not_before"] and round((row["not_before"] - now()).total_seconds(), -1))
+        for row in ledger(connection, opened[0])
+    ]
+
+
+def test_what_is_closed_waits_for_its_opening_and_what_is_open_does_not(connection, with_hours):
+    connection.execute("UPDATE clients SET timezone = 'Asia/Tokyo' WHERE id % 2 = 0")
+    zones = {"UTC": around_now(-60, 3600), "Asia/Tokyo": around_now(600, 3600)}
+
+    assert follow(connection, with_hours, zones) == 5
+
+    assert waits(connection, with_hours) == [("pending", None, None), ("pending", "local_hours", 600)] * 5
+    assert follow(connection, with_hours, zones) == 0
+
+
+@pytest.mark.parametrize(("beyond", "state"), [(-1, "pending"), (0, "expired"), (1, "expired")])
+def test_what_opens_at_the_stop_or_later_expires(connection, with_hours, beyond, state):
+    stop = connection.execute("SELECT sending_stop FROM campaigns").fetchone()["sending_stop"]
+    opens_at = stop + beyond * SECOND
+    follow(connection, with_hours, {"UTC": Span(opens_at, opens_at + HOUR)})
+    rows = ledger(connection, with_hours[0])
+    assert {(row["state"], row["reason"]) for row in rows} == {(state, "local_hours")}
+    assert {row["not_before"] for row in rows} == {opens_at if state == "pending" else None}
+
+
+def test_what_expires_after_an_attempt_in_doubt_stays_in_doubt(connection, with_hours):
+    change(connection, "messages", "in_doubt = true WHERE id % 2 = 0")
+    follow(connection, with_hours, {"UTC": around_now(7200, 10_800)})
+    assert states(connection, with_hours[0]) == {"expired": 5, "unknown": 5}
+    assert {row["reason"] for row in ledger(connection, with_hours[0])} == {"local_hours"}
+
+
+@pytest.mark.parametrize(("opens", "waits_s"), [(300, 300), (900, 900), (-60, None)])
+def test_what_waits_for_an_opening_waits_for_the_new_one_when_the_hours_are_changed(
+    connection, with_hours, opens, waits_s
+):
+    follow(connection, with_hours, {"UTC": around_now(600, 3600)})
+    assert follow(connection, with_hours, {"UTC": around_now(opens, 3600)}) == 10
+    assert set(waits(connection, with_hours)) == {("pending", "local_hours" if waits_s else None, waits_s)}
+
+
+def test_what_waits_for_an_opening_is_due_at_once_when_the_hours_are_removed(connection, with_hours):
+    follow(connection, with_hours, {"UTC": around_now(600, 3600)})
+    change(connection, "campaigns", "local_from = NULL, local_to = NULL")
+    assert follow(connection, with_hours, None) == 10
+    assert len(claim(connection, with_hours, lease_on(connection, with_hours[0]))) == 10
+
+
+def test_what_was_put_off_after_an_attempt_waits_for_both(connection, with_hours):
+    """Rows 1 to 4: put off until before and until after the opening; the rest is not put off."""
+    token = lease_on(connection, with_hours[0])
+    claims = claim(connection, with_hours, token, limit=4, zones={"UTC": around_now(-60, 60)})
+    for each, wait_s in zip(claims, (60, 60, 1200, 1200), strict=True):
+        record(connection, with_hours, token, [each], "pending", reason="http_503", wait_s=wait_s)
+
+    assert follow(connection, with_hours, {"UTC": around_now(600, 3600)}) == 8
+    assert waits(connection, with_hours) == [
+        *[("pending", "local_hours", 600)] * 2,
+        *[("pending", "http_503", 1200)] * 2,
+        *[("pending", "local_hours", 600)] * 6,
+    ]
+
+    assert follow(connection, with_hours, {"UTC": around_now(-60, 60)}) == 8
+    assert waits(connection, with_hours)[2:4] == [("pending", "http_503", 1200)] * 2
+
+
+@pytest.mark.parametrize("state", [state for state in MESSAGE_STATES if state != "pending"])
+def test_local_hours_concern_only_what_is_pending(connection, with_hours, state):
+    put_into(connection, state)
+    before = kept(connection, "messages")
+    assert follow(connection, with_hours, {"UTC": around_now(7200, 10_800)}) == 0
+    assert kept(connection, "messages") == before
+
+
+def test_the_hours_of_a_batch_are_those_of_the_zones_of_whom_it_has_still_to_reach(connection, with_hours):
+    connection.execute("UPDATE clients SET timezone = 'Asia/Tokyo' WHERE id % 2 = 0")
+    connection.execute("UPDATE clients SET timezone = 'Europe/Berlin' WHERE id = (SELECT min(id) FROM clients)")
+    token = lease_on(connection, with_hours[0])
+    claims = claim(connection, with_hours, token, limit=1, zones={"Europe/Berlin": around_now(-60, 60)})
+    assert len(claims) == 1
+
+    at, zones = messages.zones_of_batch(connection, *with_hours)
+
+    assert sorted(zones) == ["Asia/Tokyo", "UTC"]
+    assert abs(at - now()) < 5 * SECOND
+
+
+def test_from_clock_to_claim_local_hours_are_what_the_clients_walls_show(connection):
+    """It is so late in Etc/GMT-3 (three hours east of UTC) that the hours are over; in Etc/GMT-1 they have begun."""
+    for zone in ("Etc/GMT-1", "Etc/GMT-3"):
+        ids = some_clients(connection, 3)
+        connection.execute("UPDATE clients SET timezone = %s WHERE id = ANY (%s)", (zone, ids))
+    there = now() + HOUR  # in Etc/GMT-1
+    campaign_id = a_campaign(
+        connection, local_from=(there - HOUR).time(), local_to=(there + HOUR).time(), sending_stop=now() + 48 * HOUR
+    )
+    runs.select_audience(connection, campaign_id)
+    batch = messages.batch(connection, campaign_id, 1)
+    at, names = messages.zones_of_batch(connection, campaign_id, batch)
+    zones = spans(terms_of(connection, campaign_id).local_hours, names, at)
+
+    messages.follow_local_hours(connection, campaign_id, batch, zones)
+
+    claims = builders.claim(connection, campaign_id, lease_on(connection, campaign_id), zones=zones)
+    zone_of = {row["id"]: row["timezone"] for row in connection.execute("SELECT id, timezone FROM clients")}
+    assert [zone_of[c.client_id] for c in claims] == ["Etc/GMT-1"] * 3
+    assert 3_590 < claims[0].begin_s <= 3_600
+    late = [row for row in ledger(connection, campaign_id) if zone_of[row["client_id"]] == "Etc/GMT-3"]
+    assert {(row["state"], row["reason"]) for row in late} == {("pending", "local_hours")}
+    assert all(abs(row["not_before"] - (now() + 21 * HOUR)) < MINUTE for row in late)
+
+
+# Verdicts
+
+
+def put_into(connection, state, reason="test"):
+    """Every message into a state, as if it had come there."""
+    connection.execute(
+        "UPDATE messages SET state = %s, reason = %s, attempts = 1, token = 1, revision = 1,"
+        " claimed_at = now() - interval '10 minutes', sent_at = CASE %s WHEN 'sent' THEN now() END, in_doubt = %s",
+        (state, reason, state, state == "unknown"),
+    )
+
+
+@pytest.fixture
+def doubtful(connection):
+    """A campaign of three whose messages are unknown, claimed ten minutes ago: its id, and theirs."""
+    campaign_id, _ = an_open_campaign(connection, clients=3)
+    put_into(connection, "unknown", "no_answer")
+    return campaign_id, [row["id"] for row in ledger(connection, campaign_id)]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "state", "reason"),
+    [("send_again", "pending", None), ("assume_sent", "sent", "assumed_sent"), ("give_up", "failed", "given_up")],
+)
+def test_a_verdict_settles_the_one_message_it_is_about_and_is_kept(connection, doubtful, verdict, state, reason):
+    campaign_id, [first, second, third] = doubtful
+
+    messages.settle(connection, second, verdict, actor="anna")
+
+    rows = {row["id"]: row for row in ledger(connection, campaign_id)}
+    assert (rows[second]["state"], rows[second]["reason"], rows[second]["not_before"]) == (state, reason, None)
+    assert {rows[id_]["state"] for id_ in (first, third)} == {"unknown"}
+    assert audited(connection) == [("anna", verdict, campaign_id, second, None)]
+
+
+def test_what_is_assumed_sent_was_sent_when_it_was_claimed(connection, doubtful):
+    messages.settle(connection, doubtful[1][0], "assume_sent", actor="anna")
+    row = ledger(connection, doubtful[0])[0]
+    assert row["sent_at"] == row["claimed_at"]
+
+
+def test_what_is_sent_again_keeps_its_id_and_that_it_was_in_doubt(connection, doubtful):
+    campaign_id, [first, *_] = doubtful
+    messages.settle(connection, first, "send_again", actor="anna")
+    [again] = builders.claim(connection, campaign_id, lease_on(connection, campaign_id))
+    assert (again.id, again.attempts) == (first, 2)
+    assert ledger(connection, campaign_id)[0]["in_doubt"]
+
+
+def test_a_verdict_on_all_is_a_verdict_on_each_that_is_unknown(connection, doubtful):
+    campaign_id, ids = doubtful
+    connection.execute("UPDATE messages SET state = 'failed' WHERE id = %s", (ids[0],))
+    other, _ = an_open_campaign(connection, clients=0)
+    connection.execute("UPDATE messages SET state = 'unknown', reason = 'test' WHERE campaign_id = %s", (other,))
+
+    assert messages.settle_all(connection, campaign_id, "give_up", actor="anna") == 2
+
+    assert [row["reason"] for row in ledger(connection, campaign_id)] == ["no_answer", "given_up", "given_up"]
+    assert states(connection, other) == {"unknown": 3}
+    assert audited(connection) == [("anna", "give_up", campaign_id, id_, None) for id_ in ids[1:]]
+    assert messages.settle_all(connection, campaign_id, "give_up", actor="anna") == 0
+
+
+def test_a_verdict_on_all_may_be_about_one_reason(connection, doubtful):
+    campaign_id, ids = doubtful
+    connection.execute("UPDATE messages SET reason = 'task_died' WHERE id = %s", (ids[1],))
+    assert messages.settle_all(connection, campaign_id, "assume_sent", actor="anna", reason="http_504") == 0
+    assert messages.settle_all(connection, campaign_id, "assume_sent", actor="anna", reason="task_died") == 1
+    assert [row["state"] for row in ledger(connection, campaign_id)] == ["unknown", "sent", "unknown"]
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+@pytest.mark.parametrize("state", [state for state in MESSAGE_STATES if state != "unknown"])
+def test_a_verdict_on_a_message_that_is_not_in_doubt_is_refused(connection, doubtful, verdict, state):
+    put_into(connection, state)
+    before = kept(connection)
+    message_id = doubtful[1][0]
+    refusal = f"^message {message_id}: {verdict}: wanted a message that is unknown, it is {state}$"
+    with pytest.raises(Conflict, match=refusal):
+        messages.settle(connection, message_id, verdict, actor="anna")
+    assert messages.settle_all(connection, doubtful[0], verdict, actor="anna") == 0
+    assert kept(connection) == before
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_what_a_verdict_is_about_must_be_there(connection, verdict):
+    with pytest.raises(NotFound, match="^message 99: there is no such message$"):
+        messages.settle(connection, 99, verdict, actor="anna")
+    with pytest.raises(NotFound, match="^campaign 99: there is no such campaign$"):
+        messages.settle_all(connection, 99, verdict, actor="anna")
+    assert audited(connection) == []
+
+
+@pytest.mark.parametrize(
+    ("verdict", "actor", "message"),
+    [
+        ("resend", "anna", "verdict 'resend': wanted one of send_again, assume_sent, give_up"),
+        ("", "anna", "verdict '': wanted one of send_again, assume_sent, give_up"),
+        ("give_up", "", "actor: wanted the name of who decides"),
+        ("send_again", " ", "actor: wanted the name of who decides"),
+        ("assume_sent", "a" * 201, "actor: wanted the name of who decides, of 1 to 200 characters"),
+    ],
+)
+def test_a_verdict_needs_a_name_and_one_of_three_words(connection, doubtful, verdict, actor, message):
+    campaign_id, [first, *_] = doubtful
+    before = kept(connection)
+    with pytest.raises(InvalidInput, match=f"^message {first}: {message}"):
+        messages.settle(connection, first, verdict, actor=actor)
+    with pytest.raises(InvalidInput, match=f"^campaign {campaign_id}: {message}"):
+        messages.settle_all(connection, campaign_id, verdict, actor=actor)
+    assert kept(connection) == before
+
+
+@pytest.mark.parametrize(
+    "state_of_campaign",
+    [
+        "sending_stop = now()",
+        "status = 'finished', finished_at = now(), sending_stop = now()",
+        "status = 'cancelled', finished_at = now()",
+        "sending_start = now() + interval '1 minute'",
+    ],
+)
+def test_nothing_is_sent_again_where_nothing_may_be_sent(connection, doubtful, state_of_campaign):
+    campaign_id, [first, *_] = doubtful
+    change(connection, "campaigns", state_of_campaign)
+    before = kept(connection)
+    refusal = f"^campaign {campaign_id}: send_again: wanted a campaign that is not cancelled, its window open$"
+    with pytest.raises(Conflict, match=refusal):
+        messages.settle(connection, first, "send_again", actor="anna")
+    with pytest.raises(Conflict, match=refusal):
+        messages.settle_all(connection, campaign_id, "send_again", actor="anna")
+    assert kept(connection) == before
+
+    messages.settle(connection, first, "assume_sent", actor="anna")
+    assert messages.settle_all(connection, campaign_id, "give_up", actor="anna") == 2
+
+
+@pytest.mark.parametrize(("status", "then"), [("running", "running"), ("paused", "paused"), ("finished", "running")])
+def test_what_is_sent_again_gets_a_run_and_opens_a_finished_campaign(connection, doubtful, status, then):
+    campaign_id, ids = doubtful
+    connection.execute(
+        "UPDATE campaigns SET status = %s, finished_at = CASE %s WHEN 'finished' THEN now() END", (status,) * 2
+    )
+    before = now()
+
+    assert messages.settle_all(connection, campaign_id, "send_again", actor="anna") == 3
+
+    row = connection.execute("SELECT * FROM campaigns").fetchone()
+    assert (row["status"], row["finished_at"]) == (then, None)
+    assert before <= row["wake_at"] <= now()
+    assert audited(connection) == [("anna", "send_again", campaign_id, id_, None) for id_ in ids]
+    if then == "running":
+        assert runs.select_audience(connection, campaign_id).batches == [1]
+
+
+@pytest.mark.parametrize("verdict", ["assume_sent", "give_up"])
+def test_a_verdict_that_ends_a_message_leaves_a_finished_campaign_finished(connection, doubtful, verdict):
+    runs.close(connection, doubtful[0])
+    before = kept(connection, "campaigns")
+    messages.settle_all(connection, doubtful[0], verdict, actor="anna")
+    assert kept(connection, "campaigns") == before
+    progress = campaigns.progress(connection, doubtful[0])
+    assert (progress.status, progress.unknown) == ("finished", 0)
+
+
+# The late word of a task that was presumed dead, after a person's verdict
+
+
+@pytest.mark.parametrize(
+    ("verdict", "word", "counts", "state", "reason"),
+    [
+        ("assume_sent", "sent", 0, "sent", "assumed_sent"),
+        ("assume_sent", "failed", 0, "sent", "assumed_sent"),
+        ("assume_sent", "pending", 0, "sent", "assumed_sent"),
+        ("assume_sent", "unknown", 0, "sent", "assumed_sent"),
+        ("give_up", "sent", 0, "failed", "given_up"),
+        ("give_up", "failed", 0, "failed", "given_up"),
+        ("give_up", "pending", 0, "failed", "given_up"),
+        ("send_again", "sent", 1, "sent", None),
+        ("send_again", "failed", 1, "failed", "test"),
+        ("send_again", "pending", 0, "pending", None),
+        ("send_again", "unknown", 0, "pending", None),
+    ],
+)
+def test_a_late_word_settles_only_what_nobody_has_settled(connection, opened, verdict, word, counts, state, reason):
+    token = lease_on(connection, opened[0])
+    [claimed] = claim(connection, opened, token, limit=1)
+    let_leases_run_out(connection)
+    messages.recover_claims(connection, *opened)
+    messages.settle(connection, claimed.id, verdict, actor="anna")
+
+    assert messages.record(connection, opened[0], token, [outcome_of(claimed, word)]) == counts
+
+    row = ledger(connection, opened[0])[0]
+    assert (row["state"], row["reason"]) == (state, reason)
+    assert len(evidence(connection, opened[0])) == 1 + (word == "failed") * counts
+
+
+# Outcomes under a cancelled campaign, and evidence
+
+
+@pytest.mark.parametrize("on_doubt", ["hold", "resend"])
+@pytest.mark.parametrize(
+    ("word", "was_in_doubt", "state", "reason"),
+    [
+        ("sent", False, "sent", None),
+        ("sent", True, "sent", None),
+        ("failed", False, "failed", "test"),
+        ("unknown", False, "unknown", "test"),
+        ("pending", False, "cancelled", "cancelled"),
+        ("pending", True, "unknown", "cancelled"),
+    ],
+)
+def test_what_is_in_flight_when_its_campaign_is_cancelled_is_recorded_and_never_tried_again(
+    connection, opened, on_doubt, word, was_in_doubt, state, reason
+):
+    change(connection, "campaigns", f"on_doubt = '{on_doubt}'")
+    token = lease_on(connection, opened[0])
+    [claimed] = claim(connection, opened, token, limit=1)
+    change(connection, "messages", f"in_doubt = {was_in_doubt} WHERE state = 'sending'")
+    campaigns.cancel(connection, opened[0], actor="anna")
+
+    assert messages.record(connection, opened[0], token, [outcome_of(claimed, word)]) == 1
+
+    row = ledger(connection, opened[0])[0]
+    assert (row["state"], row["reason"], row["not_before"]) == (state, reason, None)
+    assert [(a["state"], a["reason"]) for a in evidence(connection, opened[0])] == (
+        [] if word == "sent" else [(state, "test")]
+    )
+
+
+def test_what_was_never_posted_is_cancelled_with_its_campaign(connection, opened):
+    token = lease_on(connection, opened[0])
+    claim(connection, opened, token, limit=3)
+    campaigns.cancel(connection, opened[0], actor="anna")
+    assert messages.return_unposted(connection, opened[0], token, opened[1], known=[]) == 3
+    first = ledger(connection, opened[0])[0]
+    assert (first["state"], first["reason"], first["attempts"]) == ("cancelled", "cancelled", 0)
+
+
+@pytest.mark.parametrize("on_doubt", ["hold", "resend"])
+def test_what_a_dead_task_held_of_a_cancelled_campaign_is_in_doubt(connection, opened, on_doubt):
+    change(connection, "campaigns", f"on_doubt = '{on_doubt}'")
+    claim(connection, opened, lease_on(connection, opened[0]), limit=2)
+    campaigns.cancel(connection, opened[0], actor="anna")
+    let_leases_run_out(connection)
+    assert messages.recover_claims(connection, *opened) == 2
+    assert states(connection, opened[0]) == {"unknown": 2, "pending": 8}
+
+
+def test_every_attempt_that_did_not_go_well_leaves_its_evidence(connection, opened):
+    change(connection, "campaigns", "on_doubt = 'resend'")
+    token = lease_on(connection, opened[0])
+
+    def attempt(state, reason, **more):
+        [claimed] = claim(connection, opened, token, limit=1)
+        outcome = outcome_of(claimed, state, reason, wait_s=0.0, **more)
+        assert messages.record(connection, opened[0], token, [outcome]) == 1
+        return claimed.id
+
+    message_id = attempt("pending", "http_503", status_code=503, duration_ms=7, reply="busy", age_s=30)
+    attempt("pending", "http_401", status_code=401, burn=False)
+    attempt("unknown", "no_answer", error="TimeoutError")
+    attempt("failed", "code_7", status_code=200, reply='{"code": 7}')
+
+    history = messages.attempts(connection, message_id)
+    assert [(a.attempt, a.state, a.reason, a.status_code) for a in history] == [
+        (1, "pending", "http_503", 503), (2, "pending", "http_401", 401), (2, "pending", "no_answer", None),
+        (3, "failed", "code_7", 200),
+    ]  # fmt: skip
+    assert (history[0].duration_ms, history[0].reply, history[2].error) == (7, "busy", "TimeoutError")
+    assert timedelta(seconds=29) < now() - history[0].ended_at < timedelta(seconds=40)
+    row = ledger(connection, opened[0])[0]
+    assert (row["attempts"], row["state"], row["reason"], row["in_doubt"]) == (3, "failed", "code_7", True)
+
+
+def test_a_dead_task_leaves_evidence_too(connection, opened):
+    [claimed] = claim(connection, opened, lease_on(connection, opened[0]), limit=1)
+    let_leases_run_out(connection)
+    messages.recover_claims(connection, *opened)
+    [attempt] = messages.attempts(connection, claimed.id)
+    assert (attempt.attempt, attempt.state, attempt.reason, attempt.duration_ms) == (1, "unknown", "task_died", None)
+
+
+def test_an_attempt_that_is_known_to_be_taken_ends_the_doubt(connection, opened):
+    change(connection, "campaigns", "on_doubt = 'resend'")
+    token = lease_on(connection, opened[0])
+    record(
+        connection, opened, token, claim(connection, opened, token, limit=1), "unknown", reason="no_answer", wait_s=0
+    )
+    assert ledger(connection, opened[0])[0]["in_doubt"]
+    record(connection, opened, token, claim(connection, opened, token, limit=1), "sent")
+    assert not ledger(connection, opened[0])[0]["in_doubt"]
+
+
+def test_the_outlook_says_what_keeps_the_batch_from_being_sent(connection, opened):
+    campaign_id, batch = opened
+    token = lease_on(connection, campaign_id)
+    probe_at = "now() + interval '90 seconds'"
+    change(
+        connection, "gateways", f"breaker_state = 'open', breaker_reason = 'http_401', breaker_probe_at = {probe_at}"
+    )
+    change(connection, "campaigns", "audience_stale = true, status = 'paused'")
+    look = messages.outlook(connection, campaign_id, token, 1, batch, last_call_s=10)
+    assert (look.status, look.audience_stale) == ("paused", True)
+    assert (look.breaker_state, look.breaker_reason) == ("open", "http_401")
+    assert 80 < look.breaker_probe_s <= 90
+    assert 3_500 < look.closes_s <= 3_590
+    row = connection.execute("SELECT updated FROM campaigns").fetchone()
+    assert look.updated == row["updated"].timestamp()

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime, time, timedelta
 
 import pytest
 
 from mailing import campaigns, db, messages, runs
 from mailing.errors import NotFinished, NotFound
-from tests.builders import HOUR, a_campaign, an_open_campaign, claim, ledger, now, some_clients, states
+from mailing.local_hours import LocalHours
+from mailing.runs import ZoneForecast
+from tests.builders import (
+    HOUR,
+    a_campaign,
+    an_open_campaign,
+    claim,
+    ledger,
+    let_leases_run_out,
+    now,
+    outcome_of,
+    some_clients,
+    states,
+)
+from tests.waiting import held_up
+
+MINUTE = timedelta(minutes=1)
 
 
 def select(connection, campaign_id, **more):
@@ -19,6 +36,24 @@ def select(connection, campaign_id, **more):
 def close(connection, campaign_id):
     with connection.transaction():
         return runs.close(connection, campaign_id)
+
+
+def edit(connection, campaign_id, **changes):
+    with connection.transaction():
+        campaigns.edit(connection, campaign_id, actor="anna", **changes)
+
+
+def row_of(connection, campaign_id):
+    return connection.execute("SELECT * FROM campaigns WHERE id = %s", (campaign_id,)).fetchone()
+
+
+def take_lease(connection, campaign_id, number=1):
+    return messages.take_lease(connection, campaign_id, number, "test")
+
+
+def ends(connection, campaign_id):
+    """How each message stands, by id."""
+    return [(row["state"], row["reason"]) for row in ledger(connection, campaign_id)]
 
 
 def audience(connection, campaign_id):
@@ -254,3 +289,551 @@ def test_the_report_adds_up_to_the_audience(connection):
         ("sent", "Hello"), ("failed", "Hello"), ("unknown", "Hello"), ("sending", "Hello"),
         ("pending", None), ("pending", None),
     ]  # fmt: skip
+
+
+# A filter that is edited while the campaign runs
+
+
+@pytest.fixture
+def art_and_sport(connection):
+    """Three clients with the tag art, then two with the tag sport."""
+    return some_clients(connection, 3, tags=("art",)) + some_clients(connection, 2, code="104", tags=("sport",))
+
+
+@pytest.mark.usefixtures("art_and_sport")
+def test_nothing_is_claimed_between_the_edit_of_a_filter_and_its_audience(connection):
+    campaign_id = a_campaign(connection)
+    select(connection, campaign_id)
+    token = take_lease(connection, campaign_id)
+    before = now()
+
+    edit(connection, campaign_id, filter_tags=["art"])
+
+    row = row_of(connection, campaign_id)
+    assert row["audience_stale"]
+    assert before <= row["wake_at"] <= now()
+    assert claim(connection, campaign_id, token) == []
+    assert runs.follow_filter(connection, campaign_id) == 0
+    assert not row_of(connection, campaign_id)["audience_stale"]
+    assert len(claim(connection, campaign_id, token)) == 3
+
+
+@pytest.mark.usefixtures("art_and_sport")
+def test_a_narrower_filter_leaves_out_who_was_not_claimed_and_does_not_match(connection):
+    campaign_id = a_campaign(connection)
+    select(connection, campaign_id)
+    token = take_lease(connection, campaign_id)
+    sent, _ = claim(connection, campaign_id, token, limit=2)  # of those with the tag art
+    messages.record(connection, campaign_id, token, [outcome_of(sent, "sent")])
+    edit(connection, campaign_id, filter_tags=["sport"])
+
+    assert runs.follow_filter(connection, campaign_id) == 0
+
+    assert ends(connection, campaign_id) == [
+        ("sent", None), ("sending", None), ("excluded", "filter"), ("pending", None), ("pending", None)
+    ]  # fmt: skip
+    assert [c.phone_number[1:4] for c in claim(connection, campaign_id, token)] == ["104", "104"]
+    assert runs.follow_filter(connection, campaign_id) == 0  # nothing is stale any more
+
+
+def test_a_wider_filter_adds_who_matches_now_in_batches_that_the_next_run_sends(connection, art_and_sport):
+    campaign_id = a_campaign(connection, filter_tags=["art"])
+    assert select(connection, campaign_id).batches == [1]
+    edit(connection, campaign_id, filter_tags=[])
+
+    assert runs.follow_filter(connection, campaign_id) == 2
+
+    assert sorted(audience(connection, campaign_id)) == sorted(art_and_sport)
+    assert select(connection, campaign_id).batches == [1, 2]
+    assert states(connection, campaign_id) == {"pending": 5}
+
+
+@pytest.mark.usefixtures("art_and_sport")
+def test_who_was_left_out_by_a_filter_comes_back_with_it_and_who_was_left_out_otherwise_does_not(connection):
+    campaign_id = a_campaign(connection)
+    select(connection, campaign_id)
+    connection.execute("DELETE FROM clients WHERE id = (SELECT min(client_id) FROM messages)")
+    token = take_lease(connection, campaign_id)
+    claim(connection, campaign_id, token, limit=1)
+    assert ends(connection, campaign_id)[0] == ("excluded", "client_deleted")
+    edit(connection, campaign_id, filter_tags=["sport"])
+    runs.follow_filter(connection, campaign_id)
+    assert states(connection, campaign_id) == {"excluded": 3, "pending": 2}
+    edit(connection, campaign_id, filter_tags=["art"])
+
+    assert runs.follow_filter(connection, campaign_id) == 2
+
+    assert ends(connection, campaign_id) == [
+        ("excluded", "client_deleted"), *[("pending", None)] * 2, *[("excluded", "filter")] * 2
+    ]  # fmt: skip
+
+
+def test_what_may_have_been_taken_is_not_called_left_out(connection):
+    """Under `resend` a message in doubt is pending again."""
+    campaign_id, _ = an_open_campaign(connection, clients=2, on_doubt="resend")
+    token = take_lease(connection, campaign_id)
+    [first] = claim(connection, campaign_id, token, limit=1)
+    messages.record(connection, campaign_id, token, [outcome_of(first, "unknown", "no_answer")])
+    edit(connection, campaign_id, filter_operator_codes=["999"])
+
+    runs.follow_filter(connection, campaign_id)
+
+    assert ends(connection, campaign_id) == [("unknown", "filter"), ("excluded", "filter")]
+
+
+@pytest.mark.usefixtures("art_and_sport")
+def test_a_run_follows_the_filter_too(connection):
+    campaign_id = a_campaign(connection)
+    select(connection, campaign_id)
+    edit(connection, campaign_id, filter_tags=["sport"])
+    assert select(connection, campaign_id).batches == [1]
+    assert states(connection, campaign_id) == {"excluded": 3, "pending": 2}
+    assert not row_of(connection, campaign_id)["audience_stale"]
+
+
+@pytest.mark.usefixtures("art_and_sport")
+def test_a_campaign_whose_filter_was_not_followed_yet_is_not_finished(connection):
+    campaign_id = a_campaign(connection, filter_operator_codes=["999"])
+    select(connection, campaign_id)
+    edit(connection, campaign_id, filter_operator_codes=[])
+    with pytest.raises(NotFinished, match="its audience may still grow"):
+        close(connection, campaign_id)
+
+
+@pytest.mark.usefixtures("art_and_sport")
+def test_a_filter_that_is_edited_while_it_is_followed_is_followed_once_more(connection):
+    campaign_id = a_campaign(connection)
+    select(connection, campaign_id)
+    edit(connection, campaign_id, filter_tags=["art"])
+
+    with held_up(
+        connection,
+        lambda own: runs.follow_filter(own, campaign_id),
+        f"SELECT FROM messages WHERE campaign_id = {campaign_id} FOR UPDATE",  # noqa: S608
+    ):
+        edit(connection, campaign_id, filter_tags=["sport"])
+
+    assert row_of(connection, campaign_id)["audience_stale"]
+    assert claim(connection, campaign_id, take_lease(connection, campaign_id)) == []
+    runs.follow_filter(connection, campaign_id)
+    assert ends(connection, campaign_id) == [*[("excluded", "filter")] * 3, *[("pending", None)] * 2]
+
+
+# What happens between the reading of a campaign and its start
+
+
+def enrolling(campaign_id, among="clients"):
+    """What holds up whoever is about to enrol the first of these clients."""
+    return f"INSERT INTO messages (campaign_id, client_id) SELECT {campaign_id}, min(id) FROM {among}"  # noqa: S608
+
+
+@pytest.mark.usefixtures("art_and_sport")
+def test_a_filter_that_is_edited_while_the_audience_is_taken_is_followed_before_the_first_claim(connection):
+    campaign_id = a_campaign(connection, filter_tags=["art"])
+
+    with held_up(connection, lambda own: runs.select_audience(own, campaign_id), enrolling(campaign_id)):
+        edit(connection, campaign_id, filter_tags=["sport"])
+
+    row = row_of(connection, campaign_id)
+    assert (row["status"], row["audience_stale"]) == ("running", True)
+    token = take_lease(connection, campaign_id)
+    assert claim(connection, campaign_id, token) == []
+    runs.follow_filter(connection, campaign_id)
+    assert states(connection, campaign_id) == {"excluded": 3, "pending": 2}
+
+
+@pytest.mark.usefixtures("art_and_sport")
+def test_who_joined_by_a_filter_that_was_edited_while_the_audience_was_taken_gets_a_run(connection):
+    """The run that took the audience maps its tasks before the new batch is there."""
+    campaign_id = a_campaign(connection, filter_tags=["art"])
+    with held_up(connection, lambda own: runs.select_audience(own, campaign_id), enrolling(campaign_id)):
+        edit(connection, campaign_id, filter_tags=[])
+    assert row_of(connection, campaign_id)["wake_at"] is not None
+
+
+def test_a_campaign_that_is_paused_while_its_audience_is_taken_stays_paused(connection, art_and_sport):
+    campaign_id = a_campaign(connection)
+
+    with held_up(connection, lambda own: runs.select_audience(own, campaign_id), enrolling(campaign_id)):
+        campaigns.pause(connection, campaign_id, actor="anna")
+
+    row = row_of(connection, campaign_id)
+    assert (row["status"], row["opened_at"] is not None) == ("paused", True)
+    assert claim(connection, campaign_id, take_lease(connection, campaign_id)) == []
+    campaigns.resume(connection, campaign_id, actor="anna")
+    assert len(claim(connection, campaign_id, take_lease(connection, campaign_id))) == len(art_and_sport)
+
+
+@pytest.mark.usefixtures("art_and_sport")
+def test_a_campaign_that_is_cancelled_while_its_audience_is_taken_sends_nothing_and_is_closed(connection):
+    campaign_id = a_campaign(connection)
+
+    with held_up(connection, lambda own: runs.select_audience(own, campaign_id), enrolling(campaign_id)):
+        campaigns.cancel(connection, campaign_id, actor="anna")
+
+    assert claim(connection, campaign_id, take_lease(connection, campaign_id)) == []
+    assert runs.overdue(connection) == [campaign_id]
+    assert close(connection, campaign_id).counts == {"audience": 5, "cancelled": 5}
+
+
+# A campaign that is paused
+
+
+def test_the_run_of_a_paused_campaign_takes_no_audience_until_it_is_resumed(connection):
+    some_clients(connection, 2)
+    campaign_id = a_campaign(connection)
+    campaigns.pause(connection, campaign_id, actor="anna")
+
+    opening = select(connection, campaign_id)
+
+    assert (opening.batches, opening.said, opening.opens_in_s) == ([], "it is paused", 0.0)
+    assert 3_590 < opening.closes_in_s <= 3_600
+    assert opening.updated == row_of(connection, campaign_id)["updated"].timestamp()
+    assert states(connection, campaign_id) == {}
+
+    campaigns.resume(connection, campaign_id, actor="anna")
+    assert row_of(connection, campaign_id)["updated"].timestamp() != opening.updated  # what its task waits for
+    assert select(connection, campaign_id).batches == [1]
+    assert row_of(connection, campaign_id)["status"] == "running"
+
+
+def test_a_paused_campaign_whose_window_passed_shows_whom_it_did_not_reach(connection):
+    some_clients(connection, 2)
+    campaign_id = a_campaign(connection)
+    campaigns.pause(connection, campaign_id, actor="anna")
+    connection.execute("UPDATE campaigns SET sending_stop = now()")
+    assert close(connection, campaign_id).counts == {"audience": 2, "expired": 2}
+    assert row_of(connection, campaign_id)["status"] == "finished"
+
+
+def test_a_cancelled_campaign_takes_no_audience(connection):
+    some_clients(connection, 2)
+    campaign_id = a_campaign(connection)
+    campaigns.cancel(connection, campaign_id, actor="anna")
+    assert (select(connection, campaign_id).said, states(connection, campaign_id)) == ("it is cancelled", {})
+    assert close(connection, campaign_id).counts == {"audience": 0}
+
+
+# Live audiences
+
+
+def test_latecomers_join_a_live_campaign_once_each_in_batches_of_their_own(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=2, audience="live")
+    assert runs.follow_audience(connection, campaign_id) == []
+    some_clients(connection, 3)
+    assert runs.follow_audience(connection, campaign_id) == [2]
+    assert runs.follow_audience(connection, campaign_id) == [2]
+    some_clients(connection, 1)
+    assert runs.follow_audience(connection, campaign_id) == [2, 3]
+    assert states(connection, campaign_id) == {"pending": 6}
+    assert len(set(audience(connection, campaign_id))) == 6
+
+    token = take_lease(connection, campaign_id)
+    late = claim(connection, campaign_id, token, number=2)
+    messages.record(connection, campaign_id, token, [outcome_of(each, "sent") for each in late])
+    assert runs.follow_audience(connection, campaign_id) == [3]
+
+
+def test_two_who_follow_an_audience_at_once_add_nobody_twice(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=1, audience="live")
+    some_clients(connection, 50)
+
+    newcomers = "clients WHERE id NOT IN (SELECT client_id FROM messages)"
+    with held_up(connection, lambda own: runs.follow_audience(own, campaign_id), enrolling(campaign_id, newcomers)):
+        other = threading.Thread(target=follow_in_a_transaction, args=(campaign_id,))
+        other.start()
+    other.join()
+
+    assert states(connection, campaign_id) == {"pending": 51}
+    assert [row["size"] for row in connection.execute("SELECT size FROM batches ORDER BY number")] == [1, 50]
+
+
+def follow_in_a_transaction(campaign_id):
+    with db.transaction() as own:
+        runs.follow_audience(own, campaign_id)
+
+
+@pytest.mark.usefixtures("art_and_sport")
+def test_latecomers_match_the_filter_as_it_is_now(connection):
+    campaign_id = a_campaign(connection, audience="live", filter_tags=["art"])
+    select(connection, campaign_id)
+    edit(connection, campaign_id, filter_tags=["sport"])
+    some_clients(connection, 1, code="105", tags=("art",))
+    runs.follow_audience(connection, campaign_id)
+    assert ends(connection, campaign_id) == [*[("excluded", "filter")] * 3, *[("pending", None)] * 2]
+
+
+@pytest.mark.parametrize(
+    "end", ["audience = 'snapshot'", "sending_stop = now()", "status = 'cancelled'",
+            "status = 'finished', finished_at = now()"],
+)  # fmt: skip
+def test_nobody_joins_a_campaign_that_is_over(connection, end):
+    campaign_id, _ = an_open_campaign(connection, clients=1, audience="live")
+    some_clients(connection, 1)
+    connection.execute(f"UPDATE campaigns SET {end}")  # noqa: S608
+    assert runs.follow_audience(connection, campaign_id) is None
+    assert states(connection, campaign_id) == {"pending": 1}
+
+
+def test_nobody_joins_a_live_campaign_while_it_is_paused(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=1, audience="live")
+    some_clients(connection, 1)
+    campaigns.pause(connection, campaign_id, actor="anna")
+    assert runs.follow_audience(connection, campaign_id) == []
+    campaigns.resume(connection, campaign_id, actor="anna")
+    assert runs.follow_audience(connection, campaign_id) == [2]
+
+
+def test_a_live_audience_may_grow_until_the_stop_so_it_is_not_finished_before(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=0, audience="live")
+    with pytest.raises(NotFinished, match="its audience may still grow"):
+        close(connection, campaign_id)
+    connection.execute("UPDATE campaigns SET sending_stop = now()")
+    assert close(connection, campaign_id).status == "finished"
+
+
+# Closing
+
+
+def test_what_is_left_of_a_cancelled_campaign_is_cancelled_and_what_may_have_left_stays_in_doubt(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=5, on_doubt="resend")
+    token = take_lease(connection, campaign_id)
+    sent, failed, doubtful, again = claim(connection, campaign_id, token, limit=4)
+    words = [outcome_of(sent, "sent"), outcome_of(failed, "failed"), outcome_of(doubtful, "unknown")]
+    messages.record(connection, campaign_id, token, words)
+    campaigns.cancel(connection, campaign_id, actor="anna")
+    cancelled_at = row_of(connection, campaign_id)["finished_at"]
+
+    with pytest.raises(NotFinished, match=r"\(cancelled\): 0 messages are pending and 1 sending") as caught:
+        close(connection, campaign_id)
+    assert caught.value.again_in_s == runs.CLAIM_PATIENCE_S
+    messages.record(connection, campaign_id, token, [outcome_of(again, "pending", "http_503")])
+    messages.release_lease(connection, token)
+
+    assert close(connection, campaign_id).counts == {
+        "audience": 5, "sent": 1, "failed": 1, "unknown": 1, "cancelled": 2
+    }  # fmt: skip
+    # The first close raised, and what it had swept was rolled back with it.
+    assert ends(connection, campaign_id) == [
+        ("sent", None), ("failed", "test"), ("unknown", "cancelled"), ("cancelled", "cancelled"),
+        ("cancelled", "cancelled"),
+    ]  # fmt: skip
+    row = row_of(connection, campaign_id)
+    assert (row["status"], row["finished_at"]) == ("cancelled", cancelled_at)
+    assert {m["not_before"] for m in ledger(connection, campaign_id)} == {None}
+
+
+def test_who_is_still_to_be_sent_by_another_run_is_told_with_its_time(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=1)
+    with pytest.raises(NotFinished) as caught:
+        close(connection, campaign_id)
+    assert (caught.value.wake_at, caught.value.again_in_s) == (None, None)
+    runs.wake(connection, campaign_id)
+    with pytest.raises(NotFinished) as caught:
+        close(connection, campaign_id)
+    assert caught.value.wake_at == row_of(connection, campaign_id)["wake_at"] is not None
+
+
+@pytest.mark.parametrize("end", ["finished", "cancelled"])
+def test_a_campaign_that_is_closed_takes_no_place_in_the_queue_for_slots(connection, end):
+    campaign_id, _ = an_open_campaign(connection, clients=0)
+    connection.execute("INSERT INTO throttles (campaign_id) VALUES (%s)", (campaign_id,))
+    if end == "cancelled":
+        campaigns.cancel(connection, campaign_id, actor="anna")
+    close(connection, campaign_id)
+    assert connection.execute("SELECT * FROM throttles").fetchall() == []
+
+
+def test_closing_twice_says_the_same(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=2)
+    connection.execute("UPDATE campaigns SET sending_stop = now()")
+    first = close(connection, campaign_id)
+    assert close(connection, campaign_id) == first
+
+
+# What upkeep looks for
+
+
+def test_dead_leases_are_named_once_per_batch_and_what_they_held_is_settled_once(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=20, batch_size=10)
+    dead = [take_lease(connection, campaign_id, number) for number in (1, 1, 2)]
+    for token, number in zip(dead, (1, 1, 2), strict=True):
+        claim(connection, campaign_id, token, number=number, limit=2)
+    let_leases_run_out(connection)
+    alive = take_lease(connection, campaign_id, 1)
+    claim(connection, campaign_id, alive, number=1, limit=3)
+
+    assert runs.dead_leases(connection) == [(campaign_id, 1), (campaign_id, 2)]
+    assert [runs.recover(connection, campaign_id, number) for number in (1, 2)] == [4, 2]
+    assert states(connection, campaign_id) == {"unknown": 6, "sending": 3, "pending": 11}
+    assert runs.dead_leases(connection) == []
+    assert [row["token"] for row in connection.execute("SELECT token FROM leases")] == [alive]
+    assert runs.recover(connection, campaign_id, 1) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "is_overdue"),
+    [
+        ("status = 'scheduled', sending_stop = now()", True),
+        ("status = 'running', sending_stop = now()", True),
+        ("status = 'paused', sending_stop = now()", True),
+        ("status = 'finished', finished_at = now(), sending_stop = now()", False),
+        ("status = 'running'", False),
+        ("status = 'paused'", False),
+        ("status = 'cancelled', finished_at = now()", True),
+        ("status = 'cancelled', finished_at = now(), sending_stop = now()", True),
+        ("status = 'cancelled', finished_at = now() - interval '25 hours'", False),
+    ],
+)
+def test_campaigns_are_overdue_that_are_over_and_have_messages_left(connection, change, is_overdue):
+    campaign_id, _ = an_open_campaign(connection, clients=2)
+    connection.execute(f"UPDATE campaigns SET {change}")  # noqa: S608
+    assert runs.overdue(connection) == [campaign_id] * is_overdue
+
+
+@pytest.mark.parametrize(("state", "is_overdue"), [("pending", True), ("sending", True), ("cancelled", False)])
+def test_a_cancelled_campaign_is_overdue_as_long_as_it_has_messages_to_settle(connection, state, is_overdue):
+    campaign_id, _ = an_open_campaign(connection, clients=1)
+    connection.execute("UPDATE messages SET state = %s, reason = 'test', token = 1, revision = 1", (state,))
+    campaigns.cancel(connection, campaign_id, actor="anna")
+    assert runs.overdue(connection) == [campaign_id] * is_overdue
+
+
+QUIET = "updated = now() - interval '61 seconds', sending_start = now() - interval '61 seconds', wake_at = NULL"
+
+
+@pytest.mark.parametrize(
+    ("change", "is_unattended"),
+    [
+        ("id = id", True),
+        ("status = 'scheduled', opened_at = NULL", True),
+        ("wake_at = now() - interval '61 seconds'", True),
+        ("status = 'paused'", False),
+        ("status = 'cancelled'", False),
+        ("status = 'finished', finished_at = now()", False),
+        ("sending_start = now() - interval '59 seconds'", False),
+        ("sending_stop = now()", False),
+        ("wake_at = now() - interval '59 seconds'", False),
+        ("updated = now() - interval '59 seconds'", False),
+    ],
+)
+def test_campaigns_are_unattended_that_should_have_been_sending_for_a_while(connection, change, is_unattended):
+    campaign_id, _ = an_open_campaign(connection, clients=1)
+    connection.execute("ALTER TABLE campaigns DISABLE TRIGGER USER")  # which keeps `updated`
+    connection.execute(f"UPDATE campaigns SET {QUIET}")  # noqa: S608
+    connection.execute(f"UPDATE campaigns SET {change}".replace("id = id", "name = name"))  # noqa: S608
+    assert runs.unattended(connection) == [campaign_id] * is_unattended
+
+
+def test_a_campaign_for_which_a_task_holds_a_lease_is_attended_until_that_runs_out(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=1)
+    connection.execute("ALTER TABLE campaigns DISABLE TRIGGER USER")
+    connection.execute(f"UPDATE campaigns SET {QUIET}")  # noqa: S608
+    take_lease(connection, campaign_id)
+    assert runs.unattended(connection) == []
+    let_leases_run_out(connection)
+    assert runs.unattended(connection) == [campaign_id]
+    connection.execute("ALTER TABLE campaigns ENABLE TRIGGER USER")
+    runs.wake(connection, campaign_id)
+    assert runs.unattended(connection) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "is_woken"),
+    [
+        ("status = 'running'", True),
+        ("status = 'scheduled'", True),
+        ("status = 'paused'", False),
+        ("status = 'cancelled'", False),
+        ("status = 'finished', finished_at = now()", False),
+        ("sending_stop = now()", False),
+    ],
+)
+def test_only_a_campaign_that_may_send_is_woken(connection, change, is_woken):
+    campaign_id, _ = an_open_campaign(connection, clients=1)
+    connection.execute(f"UPDATE campaigns SET {change}")  # noqa: S608
+    runs.wake(connection, campaign_id)
+    assert (row_of(connection, campaign_id)["wake_at"] is not None) == is_woken
+
+
+# Forecast
+
+
+def living_in(connection, zone, ids):
+    connection.execute("UPDATE clients SET timezone = %s WHERE id = ANY (%s)", (zone, ids))
+
+
+def test_without_local_hours_everybody_can_be_reached_from_now_on(connection):
+    living_in(connection, "Asia/Tokyo", some_clients(connection, 2))
+    some_clients(connection, 3)
+    campaign_id = a_campaign(connection)
+
+    tokyo, utc = runs.forecast(connection, campaign_id)
+
+    assert (tokyo.timezone, tokyo.clients, tokyo.never) == ("Asia/Tokyo", 2, 0)
+    assert (utc.timezone, utc.clients, utc.never) == ("UTC", 3, 0)
+    assert abs(tokyo.opens_at - now()) < timedelta(seconds=10)
+
+
+def test_before_the_start_everybody_can_be_reached_from_the_start_on(connection):
+    some_clients(connection, 1)
+    start = now() + HOUR
+    campaign_id = a_campaign(connection, sending_start=start, sending_stop=start + HOUR)
+    assert runs.forecast(connection, campaign_id) == [ZoneForecast("UTC", 1, start, 0)]
+
+
+def test_zones_open_one_after_the_other_and_some_not_before_the_stop(connection):
+    """On a day far ahead, from 06:00 to 10:00 UTC, for the hours from 09:00 to 12:00 on the clients' walls."""
+    day = datetime(2040, 6, 1, tzinfo=UTC)
+    for zone, count in {"Etc/GMT-5": 1, "Etc/GMT-2": 2, "UTC": 3, "Etc/GMT+1": 4, "Etc/GMT+8": 5}.items():
+        living_in(connection, zone, some_clients(connection, count))
+    campaign_id = a_campaign(
+        connection, sending_start=day + 6 * HOUR, sending_stop=day + 10 * HOUR, local_from=time(9), local_to=time(12)
+    )
+
+    assert runs.forecast(connection, campaign_id) == [
+        ZoneForecast("Etc/GMT+1", 4, None, 4),  # opens at the stop
+        ZoneForecast("Etc/GMT+8", 5, None, 5),
+        ZoneForecast("Etc/GMT-2", 2, day + 7 * HOUR, 0),
+        ZoneForecast("Etc/GMT-5", 1, day + 6 * HOUR, 0),  # open since 04:00
+        ZoneForecast("UTC", 3, day + 9 * HOUR, 0),
+    ]
+
+
+def test_a_zone_that_has_closed_for_the_day_can_be_reached_only_if_it_opens_again_before_the_stop(connection):
+    some_clients(connection, 1)
+    closed_at = now() - HOUR
+    hours = LocalHours((closed_at - HOUR).time(), closed_at.time())
+    campaign_id = a_campaign(connection, local_from=hours.start, local_to=hours.end)
+    assert runs.forecast(connection, campaign_id) == [ZoneForecast("UTC", 1, None, 1)]
+    edit(connection, campaign_id, sending_stop=now() + 30 * HOUR)
+    assert runs.forecast(connection, campaign_id) == [ZoneForecast("UTC", 1, closed_at + 23 * HOUR, 0)]
+
+
+def test_the_forecast_of_an_open_campaign_counts_who_is_still_to_be_reached(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=5)
+    some_clients(connection, 7)  # too late for a snapshot
+    token = take_lease(connection, campaign_id)
+    claims = claim(connection, campaign_id, token, limit=2)
+    messages.record(connection, campaign_id, token, [outcome_of(each, "sent") for each in claims])
+    [forecast] = runs.forecast(connection, campaign_id)
+    assert forecast.clients == 3
+
+
+def test_the_forecast_of_a_campaign_that_is_not_open_counts_who_matches_its_filter(connection, people):
+    start = now() + HOUR
+    campaign_id = a_campaign(connection, sending_start=start, sending_stop=start + HOUR, filter_tags=["art"])
+    [forecast] = runs.forecast(connection, campaign_id)
+    assert forecast.clients == len(people["103 art"] + people["104 art"] + people["104 art+sport"])
+
+
+def test_after_the_stop_nobody_can_be_reached(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=2)
+    connection.execute("UPDATE campaigns SET sending_stop = now()")
+    assert runs.forecast(connection, campaign_id) == [ZoneForecast("UTC", 2, None, 2)]
+
+
+@pytest.mark.parametrize("call", [runs.forecast, runs.follow_filter, runs.follow_audience])
+def test_of_a_campaign_that_is_not_there_nothing_is_said(connection, call):
+    with pytest.raises(NotFound, match="^campaign 99: there is no such campaign$"):
+        call(connection, 99)

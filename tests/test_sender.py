@@ -3,53 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
+from bisect import bisect_left
+from contextlib import contextmanager
 from datetime import timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
+from structlog.testing import capture_logs
 
 from local.settings import free_port
-from mailing import db, messages
+from local.simulator import running_simulator
+from mailing import campaigns, db, gateways, messages, runs
+from mailing.breaker import RAMP_FROM, TOLERANCE
 from mailing.errors import NotFound
 from mailing.sender import BatchSender, Stopped
-from tests.builders import an_open_campaign, evidence, ledger, let_probe, now, states
+from tests.builders import (
+    a_campaign,
+    an_open_campaign,
+    evidence,
+    ledger,
+    let_probe,
+    now,
+    some_clients,
+    states,
+)
 from tests.conftest import ROOT, point_gateway_to
+from tests.waiting import in_a_thread, wait_until
 
 
 def send(campaign_id, number=1):
     return asyncio.run(BatchSender(campaign_id, number).run())
-
-
-def wait_until(condition, seconds=20.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-
-
-@contextlib.contextmanager
-def in_a_thread(work):
-    """Run `work` beside the test; its error, if any, is raised at the end."""
-    errors = []
-
-    def run():
-        try:
-            work()
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    yield errors
-    thread.join(60)
-    assert not thread.is_alive()
 
 
 def test_every_message_of_a_batch_is_posted_once_and_recorded_as_sent(connection, gateway):
@@ -192,7 +181,7 @@ def test_a_gateway_that_is_not_there_is_safe_to_repeat(connection, gateway, monk
     campaign_id, [batch] = an_open_campaign(connection, clients=1)
     sender = BatchSender(campaign_id, batch)
 
-    with in_a_thread(lambda: asyncio.run(sender.run())) as errors:
+    with in_a_thread(lambda: asyncio.run(sender.run()), may_raise=Stopped) as errors:
         wait_until(lambda: evidence(connection, campaign_id))
         sender.stop()
 
@@ -289,7 +278,7 @@ def test_told_to_stop_it_records_what_is_in_flight_and_leaves_the_rest(connectio
     campaign_id, [batch] = an_open_campaign(connection, clients=500)
     sender = BatchSender(campaign_id, batch)
 
-    with in_a_thread(lambda: asyncio.run(sender.run())) as errors:
+    with in_a_thread(lambda: asyncio.run(sender.run()), may_raise=Stopped) as errors:
         wait_until(lambda: gateway.stats()["received"] > 0)
         sender.stop()
 
@@ -396,7 +385,7 @@ def test_names_that_never_resolve_to_a_listener_are_safe_to_repeat(connection, g
         monkeypatch.setenv("AIRFLOW_CONN_MAILING_GATEWAY", json.dumps(mended))
         campaign_id, [batch] = an_open_campaign(connection, clients=1)
         sender = BatchSender(campaign_id, batch)
-        with in_a_thread(lambda sender=sender: asyncio.run(sender.run())):
+        with in_a_thread(lambda sender=sender: asyncio.run(sender.run()), may_raise=Stopped):
             wait_until(lambda campaign_id=campaign_id: evidence(connection, campaign_id))
             sender.stop()
         assert {row["reason"] for row in ledger(connection, campaign_id)} <= {"not_reached", None}
@@ -491,7 +480,7 @@ def test_told_to_stop_it_does_not_wait_for_a_gateway_that_is_slow(connection, ga
     gateway.set(latency={"kind": "fixed", "seconds": 60})
     campaign_id, [batch] = an_open_campaign(connection, clients=50)
     sender = BatchSender(campaign_id, batch)
-    with in_a_thread(lambda: asyncio.run(sender.run())) as errors:
+    with in_a_thread(lambda: asyncio.run(sender.run()), may_raise=Stopped) as errors:
         wait_until(lambda: gateway.stats()["received"] > 0)
         told = time.monotonic()
         sender.stop()
@@ -515,3 +504,381 @@ def test_campaigns_on_one_gateway_share_its_requests_in_flight_and_so_do_the_tas
     terms = [messages.renew_lease(connection, token) for token in tokens]
 
     assert [(each.campaigns, each.siblings) for each in terms] == [(2, 3), (2, 3), (2, 3), (2, 1)]
+
+
+# What is changed while it sends
+
+
+@contextmanager
+def sending(campaign_id, number=1, *, is_probe=False):
+    """A sender beside the block; its result is in the list after the block."""
+    results = []
+    sender = BatchSender(campaign_id, number, is_probe=is_probe)
+    with in_a_thread(lambda: results.append(asyncio.run(sender.run()))):
+        try:
+            yield results
+        except BaseException:
+            sender.stop()
+            raise
+
+
+def posted(gateway):
+    """Message ids (without 0, to which who probes knocks) with the moment of the first request for each."""
+    return {id_: request["arrivals"][0] for id_, request in gateway.requests().items() if id_}
+
+
+def most_within(moments, span_s=1.0):
+    """How many there were in the fullest span of that length."""
+    moments = sorted(moments)
+    return max((bisect_left(moments, moment + span_s) - n for n, moment in enumerate(moments)), default=0)
+
+
+def slowly(connection, gateway, in_flight=4, latency_s=0.05):
+    """A gateway that takes so many at a time, and its time."""
+    connection.execute("UPDATE gateways SET requests_in_flight = %s", (in_flight,))
+    gateway.set(latency={"kind": "fixed", "seconds": latency_s})
+
+
+def test_paused_in_mid_send_it_stops_and_resumed_it_sends_exactly_the_rest(connection, gateway):
+    slowly(connection, gateway)
+    campaign_id, _ = an_open_campaign(connection, clients=150)
+    with sending(campaign_id) as results:
+        wait_until(lambda: gateway.stats()["received"] >= 20)
+        campaigns.pause(connection, campaign_id, actor="anna")
+        paused_at = time.time()
+
+    assert time.time() - paused_at < 5
+    assert results[0].said == "the campaign is paused"
+    assert results[0].wake_in_s > 3_000
+    assert results[0].updated == runs.updated(connection, campaign_id)
+    assert max(gateway.arrivals()) < paused_at + 1
+    assert states(connection, campaign_id) == {"sent": (sent := len(posted(gateway))), "pending": 150 - sent}
+
+    slowly(connection, gateway, in_flight=50)
+    campaigns.resume(connection, campaign_id, actor="anna")
+    send(campaign_id)
+    assert states(connection, campaign_id) == {"sent": 150}
+    assert gateway.counts() == {row["id"]: 1 for row in ledger(connection, campaign_id)}
+
+
+def test_cancelled_in_mid_send_it_records_what_is_in_flight_and_sends_nothing_more(connection, gateway):
+    slowly(connection, gateway, latency_s=0.2)
+    campaign_id, _ = an_open_campaign(connection, clients=150)
+    with sending(campaign_id) as results:
+        wait_until(lambda: gateway.stats()["received"] >= 9)
+        campaigns.cancel(connection, campaign_id, actor="anna")
+        cancelled_at = time.time()
+
+    assert (results[0].said, results[0].wait) == ("the campaign is cancelled", None)
+    assert max(gateway.arrivals()) < cancelled_at + 1
+    assert time.time() - cancelled_at < 5
+    sent = len(posted(gateway))
+    with connection.transaction():
+        assert runs.close(connection, campaign_id).counts == {"audience": 150, "sent": sent, "cancelled": 150 - sent}
+
+
+def test_a_text_that_is_edited_in_mid_send_goes_to_whom_was_not_claimed_yet(connection, gateway):
+    slowly(connection, gateway)
+    campaign_id, _ = an_open_campaign(connection, clients=80)
+    with sending(campaign_id):
+        wait_until(lambda: gateway.stats()["received"] >= 10)
+        campaigns.edit(connection, campaign_id, actor="anna", text="Good evening")
+        edited_at = now()
+
+    rows = ledger(connection, campaign_id)
+    assert {row["state"] for row in rows} == {"sent"}
+    revisions = [row["revision"] for row in rows]
+    assert revisions == sorted(revisions)
+    assert set(revisions) == {1, 2}
+    assert all(row["claimed_at"] < edited_at for row in rows if row["revision"] == 1)
+
+
+def test_a_filter_that_is_narrowed_in_mid_send_is_followed_by_the_sender_itself(connection, gateway):
+    slowly(connection, gateway)
+    some_clients(connection, 60, tags=("art",))
+    some_clients(connection, 60, code="104", tags=("sport",))
+    campaign_id = a_campaign(connection)
+    runs.select_audience(connection, campaign_id)
+    with sending(campaign_id) as results:
+        wait_until(lambda: gateway.stats()["received"] >= 10)
+        campaigns.edit(connection, campaign_id, actor="anna", filter_operator_codes=["104"])
+        edited_at = time.time()
+
+    assert results[0].said == "nothing is left to send"
+    rows = ledger(connection, campaign_id)
+    sent_before = [row["id"] for row in rows[:60] if row["state"] == "sent"]
+    assert 10 <= len(sent_before) < 60
+    assert {(row["state"], row["reason"]) for row in rows[:60]} == {("sent", None), ("excluded", "filter")}
+    assert {row["state"] for row in rows[60:]} == {"sent"}
+    assert max(posted(gateway)[id_] for id_ in sent_before) < edited_at + 1
+
+
+def test_a_campaign_that_is_given_another_gateway_in_mid_send_goes_on_there(connection, gateway, monkeypatch):
+    slowly(connection, gateway)
+    campaign_id, _ = an_open_campaign(connection, clients=100)
+    with running_simulator(latency={"kind": "fixed", "seconds": 0}) as other:
+        host, port = other.url.removeprefix("http://").split(":")
+        settings = {"conn_type": "http", "host": host, "port": int(port), "schema": "http", "password": other.token()}
+        monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps(settings))
+        connection.execute("INSERT INTO gateways (name, connection_id) VALUES ('other', 'other')")
+        with sending(campaign_id) as results:
+            wait_until(lambda: gateway.stats()["received"] >= 10)
+            campaigns.edit(connection, campaign_id, actor="anna", gateway="other")
+            edited_at = time.time()
+
+        assert (results[0].said, results[0].wake_in_s) == ("the gateway was changed", 0.0)
+        assert max(gateway.arrivals()) < edited_at + 1
+        send(campaign_id)
+
+        assert states(connection, campaign_id) == {"sent": 100}
+        assert min(len(gateway.counts()), len(other.counts())) > 0
+        both = [*gateway.counts().items(), *other.counts().items()]
+        assert sorted(both) == [(row["id"], 1) for row in ledger(connection, campaign_id)]
+
+
+# Local hours
+
+
+def hours_in(zone, opens_in, closes_in):
+    """Local hours that open and close in so many seconds on the walls of that zone."""
+    wall = now().astimezone(ZoneInfo(zone))
+    return (wall + timedelta(seconds=opens_in)).time(), (wall + timedelta(seconds=closes_in)).time()
+
+
+def test_a_zone_that_closes_in_mid_send_gets_nothing_after_that_while_the_others_go_on(connection, gateway):
+    slowly(connection, gateway, latency_s=0.08)
+    campaign_id, _ = an_open_campaign(connection, clients=240)
+    # An hour apart: where it closes in a moment in the first, it opened a moment ago in the second.
+    connection.execute("UPDATE clients SET timezone = CASE id % 2 WHEN 0 THEN 'Etc/GMT-5' ELSE 'Etc/GMT-4' END")
+    local_from, local_to = hours_in("Etc/GMT-5", -3601, 2)
+    closes_at = time.time() + 2
+    campaigns.edit(connection, campaign_id, actor="anna", local_from=local_from, local_to=local_to)
+
+    result = send(campaign_id)
+
+    assert result.said == "nothing is left to send"
+    rows = ledger(connection, campaign_id)
+    closing = [row for row in rows if row["client_id"] % 2 == 0]
+    assert {row["state"] for row in rows if row not in closing} == {"sent"}
+    # The next opening lies past the stop.
+    assert {(row["state"], row["reason"]) for row in closing} == {("sent", None), ("expired", "local_hours")}
+    assert max(posted(gateway)[row["id"]] for row in closing if row["state"] == "sent") < closes_at
+    assert max(posted(gateway).values()) > closes_at
+
+
+def test_a_zone_that_opens_in_a_moment_is_waited_for(connection, gateway):
+    campaign_id, _ = an_open_campaign(connection, clients=5)
+    local_from, local_to = hours_in("UTC", 1.5, 3600)
+    opens_at = time.time() + 1.5
+    campaigns.edit(connection, campaign_id, actor="anna", local_from=local_from, local_to=local_to)
+
+    send(campaign_id)
+
+    assert states(connection, campaign_id) == {"sent": 5}
+    assert min(gateway.arrivals()) >= opens_at
+
+
+def test_a_zone_that_opens_later_is_left_for_later(connection, gateway):
+    campaign_id, _ = an_open_campaign(connection, clients=5)
+    local_from, local_to = hours_in("UTC", 600, 3600)
+    campaigns.edit(connection, campaign_id, actor="anna", local_from=local_from, local_to=local_to)
+    assert 590 < send(campaign_id).wake_in_s < 602
+    assert {(row["state"], row["reason"]) for row in ledger(connection, campaign_id)} == {("pending", "local_hours")}
+    assert gateway.arrivals() == []
+
+
+def test_local_hours_that_are_set_in_mid_send_count_within_seconds(connection, gateway):
+    slowly(connection, gateway)
+    campaign_id, _ = an_open_campaign(connection, clients=500)
+    with sending(campaign_id) as results:
+        wait_until(lambda: gateway.stats()["received"] >= 10)
+        local_from, local_to = hours_in("UTC", 600, 3600)
+        campaigns.edit(connection, campaign_id, actor="anna", local_from=local_from, local_to=local_to)
+        edited_at = time.time()
+
+    assert 580 < results[0].wake_in_s < 602
+    assert max(gateway.arrivals()) < edited_at + 1
+    counts = states(connection, campaign_id)
+    assert counts == {"sent": len(gateway.arrivals()), "pending": 500 - len(gateway.arrivals())}
+
+
+# The throttle
+
+
+def test_the_limit_of_a_gateway_holds_for_all_who_send_through_it_in_any_second(connection, gateway):
+    connection.execute("UPDATE gateways SET messages_per_second = 60")
+    first, _ = an_open_campaign(connection, clients=60)
+    second, _ = an_open_campaign(connection, clients=0)
+
+    async def all_of_them():
+        began = time.monotonic()
+        await asyncio.gather(*(BatchSender(campaign_id, 1).run() for campaign_id in (first, first, second)))
+        return time.monotonic() - began
+
+    took_s = asyncio.run(all_of_them())
+
+    assert states(connection, first) == states(connection, second) == {"sent": 60}
+    assert most_within(gateway.arrivals()) <= 60 + 1 + 4  # r * T + 1, and what a busy machine lets arrive late
+    assert most_within(gateway.arrivals(), 0.1) <= 6 + 1 + 4
+    assert took_s < 6  # 120 at 60 a second
+
+
+def test_the_limit_of_a_campaign_holds_while_the_others_send_as_they_can(connection, gateway):
+    limited, _ = an_open_campaign(connection, clients=50, messages_per_second=25)
+    free, _ = an_open_campaign(connection, clients=0)
+
+    async def both():
+        await asyncio.gather(*(BatchSender(campaign_id, 1).run() for campaign_id in (limited, limited, free)))
+
+    asyncio.run(both())
+
+    assert states(connection, limited) == states(connection, free) == {"sent": 50}
+    moments = posted(gateway)
+    slow, fast = ([moments[row["id"]] for row in ledger(connection, id_)] for id_ in (limited, free))
+    assert most_within(slow) <= 25 + 1 + 3
+    assert max(slow) - min(slow) > 49 / 25 - 0.2
+    assert max(fast) - min(fast) < 1
+
+
+def test_a_limit_is_switched_on_changed_and_off_in_mid_send(connection, gateway):
+    slowly(connection, gateway, in_flight=5, latency_s=0.02)
+    campaign_id, _ = an_open_campaign(connection, clients=4_000)
+    sender = BatchSender(campaign_id, 1)
+
+    def rate():
+        return len(gateway.arrivals(time.time() - 1))
+
+    with in_a_thread(lambda: asyncio.run(sender.run()), may_raise=Stopped):
+        wait_until(lambda: rate() > 80)
+        gateways.change(connection, "default", actor="anna", messages_per_second=20)
+        wait_until(lambda: 15 <= rate() <= 23, seconds=5)
+        campaigns.edit(connection, campaign_id, actor="anna", messages_per_second=5)
+        wait_until(lambda: 3 <= rate() <= 7, seconds=5)
+        campaigns.edit(connection, campaign_id, actor="anna", messages_per_second=None)
+        gateways.change(connection, "default", actor="anna", messages_per_second=None)
+        wait_until(lambda: rate() > 80, seconds=5)
+        sender.stop()
+
+    counts = states(connection, campaign_id)
+    assert counts == {"sent": len(gateway.arrivals()), "pending": 4_000 - len(gateway.arrivals())}
+
+
+# The breaker
+
+
+def test_a_breaker_that_one_sender_opens_stops_the_others(connection, gateway, monkeypatch):
+    slowly(connection, gateway, in_flight=4, latency_s=0.1)
+    healthy, _ = an_open_campaign(connection, clients=300)
+    ill, _ = an_open_campaign(connection, clients=0)
+    with sending(healthy) as results:
+        wait_until(lambda: gateway.stats()["received"] >= 10)
+        # Who opens the connection from now on finds nobody there.
+        point_gateway_to(monkeypatch, f"http://127.0.0.1:{free_port()}", gateway.token())
+        with sending(ill) as failed:
+            pass
+        opened_at = time.time()
+
+    assert failed[0].said == results[0].said == "the gateway is left alone (not_reached)"
+    assert results[0].wait.for_gateway
+    assert max(gateway.arrivals()) < opened_at + 1
+    assert len(evidence(connection, ill)) >= TOLERANCE
+    assert states(connection, ill) == {"pending": 300}
+    assert states(connection, healthy) == {"sent": len(gateway.arrivals()), "pending": 300 - len(gateway.arrivals())}
+
+
+def open_breaker(connection):
+    """As somebody who has met silence would leave it; it is time to probe."""
+    connection.execute(
+        "UPDATE gateways SET breaker_state = 'open', breaker_reason = 'no_answer', breaker_probe_at = now()"
+    )
+
+
+def test_after_the_probe_the_requests_in_flight_grow_by_and_by(connection, gateway):
+    slowly(connection, gateway, in_flight=100, latency_s=0.25)
+    campaign_id, _ = an_open_campaign(connection, clients=100)
+    open_breaker(connection)
+
+    send(campaign_id)
+
+    assert states(connection, campaign_id) == {"sent": 100}
+    probe, *rest = sorted(posted(gateway).values())
+    row = connection.execute("SELECT breaker_changed_at FROM gateways").fetchone()
+    closed_at = row["breaker_changed_at"].timestamp()
+    assert probe + 0.25 <= closed_at <= min(rest)
+    # A request is in flight for as long as its reply takes.
+    first_second = [moment for moment in rest if moment < closed_at + 1]
+    assert 1 <= most_within(first_second, 0.25) <= 2 * RAMP_FROM
+    assert most_within(rest, 0.25) > 2 * RAMP_FROM
+
+
+def test_a_probe_that_fails_leaves_the_rest_alone(connection, gateway):
+    gateway.set(shares={"503": 1.0})
+    campaign_id, _ = an_open_campaign(connection, clients=100)
+    open_breaker(connection)
+
+    result = send(campaign_id)
+
+    assert result.said == "the gateway is left alone (http_503)"
+    assert len(posted(gateway)) == 1
+    row = connection.execute("SELECT * FROM gateways").fetchone()
+    assert (row["breaker_state"], row["breaker_probes"]) == ("open", 1)
+
+
+def test_of_two_senders_that_find_the_breaker_open_one_probes(connection, gateway):
+    gateway.set(latency={"kind": "fixed", "seconds": 0.3}, shares={"503": 1.0})
+    campaign_id, _ = an_open_campaign(connection, clients=100)
+    open_breaker(connection)
+
+    async def both():
+        return await asyncio.gather(*(BatchSender(campaign_id, 1).run() for _ in range(2)))
+
+    results = asyncio.run(both())
+
+    assert all(result.wait.for_gateway for result in results)
+    assert len(posted(gateway)) == 1
+
+
+# What it says
+
+
+def test_every_line_about_a_message_names_campaign_message_and_client_and_nothing_secret(connection, gateway):
+    kinds = ("400", "429", "503", "502", "not_json", "code_nonzero", "drop_after_read")
+    gateway.set(shares=dict.fromkeys(kinds, 0.12), retry_after=60, seed=7)
+    token = json.loads(os.environ["AIRFLOW_CONN_MAILING_GATEWAY"])["password"]
+    campaign_id, _ = an_open_campaign(connection, clients=60, text="A most secret text")
+
+    with capture_logs() as logs:
+        send(campaign_id)
+
+    clients = {row["id"]: row["client_id"] for row in ledger(connection, campaign_id)}
+    about_messages = [line for line in logs if "message_id" in line]
+    attempts = evidence(connection, campaign_id)
+    assert len(about_messages) == len(attempts) > 20
+    assert {line["campaign_id"] for line in logs} == {campaign_id}
+    assert all(line["client_id"] == clients[line["message_id"]] for line in about_messages)
+    assert {(line["message_id"], line["attempt"], line["reason"]) for line in about_messages} == {
+        (attempt["message_id"], attempt["attempt"], attempt["reason"]) for attempt in attempts
+    }
+    said = str(logs)
+    phones = [row["phone_number"] for row in connection.execute("SELECT phone_number FROM clients")]
+    assert [secret for secret in (*phones, "A most secret text", token) if secret in said] == []
+
+
+def test_a_token_that_expires_soon_or_is_refused_is_told_with_its_gateway_and_connection(
+    connection, gateway, monkeypatch
+):
+    token = gateway.token(timedelta(hours=1))
+    point_gateway_to(monkeypatch, gateway.url, token)
+    gateway.set(token_expired=True)
+    campaign_id, _ = an_open_campaign(connection, clients=5)
+
+    with capture_logs() as logs:
+        send(campaign_id)
+
+    lines = {line["event"]: line for line in logs if line["event"].startswith("the gateway")}
+    assert {(line["gateway"], line["connection"], line["campaign_id"]) for line in lines.values()} == {
+        ("default", "mailing_gateway", campaign_id)
+    }
+    assert [event for event in lines if "expires" in event]
+    assert [event for event in lines if "refuses the token" in event]
+    assert token not in str(logs)

@@ -42,6 +42,7 @@ class Exchange:
 
     batch: Batch
     terms: Terms
+    route: tuple[str, str, str]  # what this task's session with the gateway is opened for, whatever the terms say later
 
     def __init__(self, campaign_id: int, number: int, connect: Callable[[], db.Connection], *, is_probe: bool) -> None:
         self._campaign_id = campaign_id
@@ -72,8 +73,13 @@ class Exchange:
             self._connection.close()
             raise
         self.is_probe = self.is_probe and self.terms.breaker_state != "closed"
+        self.route = self.terms.route
         self._cursor = self.batch.first_id
         self._last_call_s = min(LAST_CALL_S, self.terms.timeout_s)
+
+    @property
+    def _gateway(self) -> str:
+        return self.route[0]
 
     @property
     def lease_ends_at(self) -> float:
@@ -92,7 +98,12 @@ class Exchange:
         if self.is_probe:
             return 1
         terms = self.terms
-        allowed = breaker.ramp(terms.requests_in_flight, terms.breaker_changed_s)
+        closed_for_s = terms.breaker_changed_s
+        if terms.breaker_state != "closed":  # as of the last renewal: who closed it since did so a moment ago
+            closed_for_s = 0.0
+        elif closed_for_s is not None:
+            closed_for_s += time.monotonic() - self._renewed_at
+        allowed = breaker.ramp(terms.requests_in_flight, closed_for_s)
         return max(1, allowed // max(1, terms.campaigns) // terms.siblings)
 
     def rewind(self) -> None:
@@ -114,9 +125,10 @@ class Exchange:
             if answered:
                 messages.record(self._connection, self._campaign_id, self._token, [o for _, o in answered])
             if met.is_well or met.failures:
-                standing = gateways.report(self._connection, self.terms.gateway, met, is_probe=self.is_probe)
+                standing = gateways.report(self._connection, self._gateway, met, is_probe=self.is_probe)
             is_open = standing is not None and standing.state == "open"
-            can_claim = (room > 0 or unslotted > 0) and not self.is_lost and not is_open
+            is_elsewhere = self.terms.route != self.route
+            can_claim = (room > 0 or unslotted > 0) and not (self.is_lost or is_open or is_elsewhere)
             granted = self._claim(room, unslotted) if can_claim else Granted(began)
         if is_renewed:
             self._renewed_at = began  # only now that it is committed
@@ -183,7 +195,7 @@ class Exchange:
             if look.sending and (look.lease_s or 0.0) <= 0.0:
                 messages.recover_claims(self._connection, self._campaign_id, self.batch)
             if look.breaker_state != "closed" and look.pending and not self.is_probe:
-                self.is_probe = gateways.take_probe(self._connection, self.terms.gateway)
+                self.is_probe = gateways.take_probe(self._connection, self._gateway)
         if look.audience_stale and look.status == "running":
             with self._connect() as connection:  # of its own: this task's plans are tied to sending
                 runs.follow_filter(connection, self._campaign_id)
@@ -239,12 +251,12 @@ class Exchange:
             else:
                 messages.end_lease(self._connection, self._token)
             if self.is_probe:
-                gateways.return_probe(self._connection, self.terms.gateway)
+                gateways.return_probe(self._connection, self._gateway)
 
     def fail_to_open(self, met: Report) -> None:
         """Tell the breaker of a gateway that could not even be asked."""
         with self._connection.transaction():
-            standing = gateways.report(self._connection, self.terms.gateway, met, is_probe=self.is_probe)
+            standing = gateways.report(self._connection, self._gateway, met, is_probe=self.is_probe)
         self.is_probe = self.is_probe and standing is not None and standing.state == "half_open"
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 
 import aiohttp
@@ -28,6 +29,8 @@ from mailing.replies import Judgement, Verdict
 CONNECT_SHARE = 0.5
 """The part of a request's time that connecting may take. A connection that never came is safe to repeat, an answer
 that never came is not: the two must not run out at the same moment."""
+
+END_OF_CALENDAR = datetime.max.replace(tzinfo=UTC).timestamp()
 
 NEVER_LEFT = (
     aiohttp.ClientConnectorError,  # refused, unreachable, DNS, TLS handshake
@@ -62,7 +65,6 @@ class Gateway:
         self._session = session
         self._before_id, _, self._after_id = (base_url.rstrip("/") + terms.endpoint).partition("{id}")
         self._repeat_codes = terms.repeat_codes
-        self.route = terms.route
         self.token_expires = token_expires
 
     async def post(self, message: Claim, timeout_s: float) -> Attempt:
@@ -156,12 +158,15 @@ async def open_gateway(terms: Terms) -> AsyncIterator[Gateway]:
 
 
 def token_expiry(token: str | None) -> float | None:
-    """When a JWT expires (epoch seconds), as it says itself; None for one that does not say, or is no JWT."""
+    """When a JWT expires (epoch seconds), as it says itself; None for one that does not say, or is no JWT.
+
+    A moment that no calendar holds (milliseconds instead of seconds, say) says nothing.
+    """
     try:
         expires = jwt.decode(token or "", options={"verify_signature": False}).get("exp")
     except jwt.InvalidTokenError:
         return None
-    return float(expires) if isinstance(expires, int | float) else None
+    return float(expires) if isinstance(expires, int | float) and 0 <= expires < END_OF_CALENDAR else None
 
 
 def _check_base_url(connection_id: str, base_url: str) -> None:

@@ -40,6 +40,7 @@ BREAKER_STATES = ("closed", "open", "half_open")
 MAX_TEXT = 255
 MAX_REPLY = 1024
 DEFAULT_GATEWAY = "default"
+IS_A_LIMIT = "messages_per_second > 0 AND messages_per_second < 'NaN'"  # NaN is above every number to PostgreSQL
 
 
 def _one_of(column: str, values: tuple[str, ...]) -> str:
@@ -121,7 +122,7 @@ class Gateway(Base):
     __tablename__ = "gateways"
     __table_args__ = (
         CheckConstraint("endpoint ~ '^/[^ ]*[{]id[}]'", name="endpoint_form"),
-        CheckConstraint("messages_per_second > 0", name="messages_per_second_positive"),
+        CheckConstraint(IS_A_LIMIT, name="messages_per_second_positive"),
         CheckConstraint("requests_in_flight BETWEEN 1 AND 10000", name="requests_in_flight_range"),
         CheckConstraint("timeout_s > 0 AND timeout_s <= 300", name="timeout_s_range"),
         CheckConstraint(_one_of("breaker_state", BREAKER_STATES), name="breaker_state_known"),
@@ -173,7 +174,7 @@ class Campaign(Base):
         CheckConstraint(_one_of("on_doubt", ("hold", "resend")), name="on_doubt_known"),
         CheckConstraint("(local_from IS NULL) = (local_to IS NULL)", name="local_hours_both_ends"),
         CheckConstraint("local_from <> local_to", name="local_hours_not_empty"),
-        CheckConstraint("messages_per_second > 0", name="messages_per_second_positive"),
+        CheckConstraint(IS_A_LIMIT, name="messages_per_second_positive"),
         CheckConstraint(_one_of("status", CAMPAIGN_STATUSES), name="status_known"),
         CheckConstraint("status <> 'finished' OR finished_at IS NOT NULL", name="finished_has_time"),
     )

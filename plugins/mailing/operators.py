@@ -40,8 +40,11 @@ class CampaignOperator(BaseOperator):
         super().__init__(**kwargs)
         self.campaign_id = campaign_id
 
-    def wait(self, wait: Wait, updated: float) -> None:
-        """Give the worker slot back until there may be more to do. Does not return."""
+    def wait(self, wait: Wait, updated: float | None) -> None:
+        """Give the worker slot back until there may be more to do. Does not return.
+
+        `updated`: as `CampaignTrigger` has it.
+        """
         log.info(f"waits: {wait.said}", campaign_id=self.campaign_id, seconds_at_most=round(wait.seconds))
         trigger = CampaignTrigger(self.campaign_id, wait.seconds, updated, wait.for_gateway)
         self.defer(trigger=trigger, method_name="resume")
@@ -87,7 +90,7 @@ class SendingOperator(CampaignOperator, BaseAsyncOperator):
         self._is_probe = bool(event and event.get("is_probe"))
         return self.execute(context)  # type: ignore[no-untyped-call]
 
-    async def send(self, context: Context, number: int) -> tuple[dict[str, int], Wait | None, float]:
+    async def send(self, context: Context, number: int) -> tuple[dict[str, int], Wait | None, float | None]:
         """Send one batch: how many attempts ended how, what to wait for, and when the campaign's row was written."""
         self._sender = BatchSender(self.campaign_id, number, is_probe=self._is_probe)
         self._is_probe = False
@@ -100,7 +103,7 @@ class SendingOperator(CampaignOperator, BaseAsyncOperator):
             if not self._is_dag_paused:
                 raise
             # While the DAG is paused, Airflow does not start the task again, however soon it is due.
-            return {}, Wait(PAUSE_POLL_S, str(error)), 0.0
+            return {}, Wait(PAUSE_POLL_S, str(error)), None
         finally:
             watch.cancel()
         log.info(result.said, campaign_id=self.campaign_id, batch=number, **result.counts)
@@ -185,6 +188,6 @@ class CloseCampaignOperator(CampaignOperator):
         if error.wake_at is not None and error.wake_at > run_after:
             log.info(f"{error}; a further run goes on with it", campaign_id=self.campaign_id, wake_at=error.wake_at)
         elif error.again_in_s is not None:
-            self.wait(Wait(error.again_in_s, str(error)), 0.0)
+            self.wait(Wait(error.again_in_s, str(error)), None)
         else:
             raise AirflowException(f"{error}; clear the failed send_batch tasks, or trigger the DAG again") from error

@@ -140,10 +140,11 @@ def close(connection: db.Connection, campaign_id: int) -> Progress:
     parameters = {"campaign_id": campaign_id}
     if campaign["is_over"] or campaign["status"] == "cancelled":
         connection.execute(SQL["sweep_pending"], parameters)
-    if connection.execute(SQL["finish_campaign"], parameters).rowcount:
-        connection.execute(SQL["forget_throttle"], parameters)
+    connection.execute(SQL["finish_campaign"], parameters)
     standing = campaigns.progress(connection, campaign_id)
     _raise_if_unfinished(standing, campaign)
+    if standing.status in ("finished", "cancelled"):
+        connection.execute(SQL["forget_throttle"], parameters)
     return standing
 
 

@@ -167,7 +167,7 @@ class BatchSender:
     async def _rest(self, gateway: Gateway) -> Result | None:
         """With nothing to post now: wait a moment here, or say for what to wait elsewhere."""
         terms = self._exchange.terms
-        if terms.route != gateway.route:
+        if terms.route != self._exchange.route:
             return self._result("the gateway was changed", Wait(0.0, "the gateway was changed"))
         result = await self._take_stock()
         if self._posting.is_refused:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
 
 import psycopg
 import structlog
@@ -13,6 +13,8 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
 from mailing import campaigns, db, gateways
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -26,12 +28,17 @@ class CampaignTrigger(BaseTrigger):
     Reasons: the campaign's row was written (resumed, edited, cancelled), or its window is over; with `for_gateway`
     also: the breaker lets somebody try.
 
-    `updated`: when the campaign's row was last written, epoch seconds, as the waiting task saw it. The event is
-    `{"is_probe": …}`: true for the one that is given the right to probe the gateway.
+    `updated`: when the campaign's row was last written, epoch seconds, as the waiting task saw it; None: nothing
+    but the moment counts. The event is `{"is_probe": …}`: true for the one that may probe the gateway.
     """
 
     def __init__(
-        self, campaign_id: int, seconds: float, updated: float, for_gateway: bool = False, until: float | None = None
+        self,
+        campaign_id: int,
+        seconds: float,
+        updated: float | None,
+        for_gateway: bool = False,
+        until: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.campaign_id = campaign_id
@@ -58,39 +65,60 @@ class CampaignTrigger(BaseTrigger):
     async def _look(self) -> dict[str, bool] | None:
         if time.time() >= self.until:
             return {"is_probe": False}
-        try:
-            signals = await _SIGNALS.read()
-            signal = signals.get(self.campaign_id)
-            if signal is None or signal["closes_s"] <= 0 or signal["updated"] != self.updated:
-                return {"is_probe": False}
-            if not self.for_gateway:
-                return None
-            if signal["breaker_state"] == "closed":
-                return {"is_probe": False}
-            if (signal["breaker_probe_s"] or 0.0) <= 0 and await sync_to_async(_take_probe)(signal["gateway"]):
-                return {"is_probe": True}
-        except psycopg.Error as error:
-            log.warning("the database is away", campaign_id=self.campaign_id, error=type(error).__name__)
+        if self.updated is None:
+            return None
+        signals = await _SIGNALS.read()
+        if signals is None:
+            return None
+        signal = signals.get(self.campaign_id)
+        if signal is None or signal["closes_s"] <= 0 or signal["updated"] != self.updated:
+            return {"is_probe": False}
+        if not self.for_gateway:
+            return None
+        if signal["breaker_state"] == "closed":
+            return {"is_probe": False}
+        if (signal["breaker_probe_s"] or 0.0) <= 0 and await _SIGNALS.take_probe(signal["gateway"]):
+            return {"is_probe": True}
         return None
 
 
 class _Signals:
-    """The state of all campaigns as of at most `POLL_S` ago, read by whoever asks first."""
+    """The state of all campaigns as of at most `POLL_S` ago, read by whoever asks first; the others get what it got."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
         self._read_at = -POLL_S
-        self._signals: dict[int, dict[str, Any]] = {}
+        self._signals: dict[int, dict[str, Any]] | None = None
+        self._probed: set[str] = set()  # gateways whose probe was asked for since
 
-    async def read(self) -> dict[int, dict[str, Any]]:
+    async def read(self) -> dict[int, dict[str, Any]] | None:
+        """The signals by campaign; None: the database is away."""
         async with self._lock:
             if time.monotonic() - self._read_at >= POLL_S * 0.75:
-                self._signals = await sync_to_async(_read)()
+                self._signals = await _unless_away(_read)
                 self._read_at = time.monotonic()
+                self._probed.clear()
         return self._signals
+
+    async def take_probe(self, gateway: str) -> bool:
+        """Whether the caller may probe the gateway. One of this process asks; whoever comes after it may not."""
+        async with self._lock:
+            if gateway in self._probed:
+                return False
+            self._probed.add(gateway)
+            return bool(await _unless_away(lambda: _take_probe(gateway)))
 
 
 _SIGNALS = _Signals()
+
+
+async def _unless_away(work: Callable[[], T]) -> T | None:
+    """What `work` returns, run in a thread; None where the database is away."""
+    try:
+        return await sync_to_async(work)()
+    except psycopg.Error as error:
+        log.warning("the database is away", error=type(error).__name__)
+        return None
 
 
 def _read() -> dict[int, dict[str, Any]]:

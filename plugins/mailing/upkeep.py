@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -63,12 +64,16 @@ def wake_unattended(has_run: Callable[[str], bool]) -> list[int]:
     """
     with db.transaction() as connection:
         unattended = runs.unattended(connection)
-    woken = [campaign_id for campaign_id in unattended if not has_run(roster.dag_id(campaign_id))]
-    for campaign_id in woken:
-        log.warning("it has no run, and gets one", campaign_id=campaign_id)
-        with db.transaction() as connection:
-            runs.wake(connection, campaign_id)
-    return woken
+    return [campaign_id for campaign_id in _each(unattended, partial(_wake, has_run)) if campaign_id]
+
+
+def _wake(has_run: Callable[[str], bool], campaign_id: int) -> int | None:
+    if has_run(roster.dag_id(campaign_id)):
+        return None
+    log.warning("it has no run, and gets one", campaign_id=campaign_id)
+    with db.transaction() as connection:
+        runs.wake(connection, campaign_id)
+    return campaign_id
 
 
 def check_tokens() -> list[str]:

@@ -76,11 +76,13 @@ UPDATE campaigns SET audience_stale = false WHERE id = %(campaign_id)s AND revis
 
 -- name: start_campaign
 -- Its audience is taken; from now on claims are granted, as long as the window is open (and nobody paused it meanwhile).
--- An edit that came while the audience was being taken is followed before the first claim.
+-- An edit that came while the audience was being taken is followed before the first claim; who joins by it is sent to by
+-- one more run.
 UPDATE campaigns
 SET status = CASE status WHEN 'paused' THEN 'paused' ELSE 'running' END,
     opened_at = coalesce(opened_at, now()),
     audience_stale = audience_stale OR revision <> %(revision)s,
+    wake_at = CASE WHEN revision <> %(revision)s THEN clock_timestamp() ELSE wake_at END,
     finished_at = NULL
 WHERE id = %(campaign_id)s
   AND status <> 'cancelled'
