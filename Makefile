@@ -9,7 +9,7 @@ READY := .venv/.installed
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status logs test check import lock clean
+.PHONY: help demo up down status logs test check chaos bench import lock clean
 
 help:  ## What you can do here
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -37,6 +37,12 @@ check: $(READY)  ## What CI runs: lint, format, types, tests
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest $(ARGS)
+
+chaos: $(READY)  ## Kill everything while 20,000 messages are sent, count what was promised (ARGS='--seed 7 --faults 30')
+	@$(BIN)/python -m tests.chaos $(ARGS)
+
+bench: $(READY)  ## Measure speed, throttle and memory (some of it: make bench ARGS='--quick --only sender_ratio')
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 import: $(READY)  ## Import clients: make import FILE=clients.csv
 	@test -n "$(FILE)" || { echo "FILE is not set: wanted make import FILE=clients.csv" >&2; exit 2; }

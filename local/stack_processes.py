@@ -27,6 +27,7 @@ STOP_ORDER = (("scheduler",), ("dag-processor", "triggerer", "api-server", "gate
 """Groups that stop together. Tasks go first, while they can still write down what the gateway answered."""
 
 _STOP_LIMIT_S = 15  # then the whole process group is killed
+_LARGE_LOG = 10 << 20  # bytes; the supervisor begins another file then, what a program writes itself waits for `up`
 _CHECKPOINT_LIMIT_S = 60  # PostgreSQL writes its cache down; killed, it would replay the log at the next start
 
 
@@ -45,6 +46,7 @@ class Process:
     stop_limit_s: int = _STOP_LIMIT_S
     signal_group: bool = True
     directory: Path = ROOT
+    log: Path | None = None  # written by itself; None: the supervisor keeps one
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,16 @@ def processes(settings: Settings, at: postgres.Place) -> list[Process]:
         *("--secret-file", str(settings.gateway_secret_file), "--journal", str(settings.var / "gateway.journal")),
     )
     airflow = (sys.executable, "-m", "airflow")
+    # Its tasks outlive it if it is killed. The supervisor's pipe does not: a task would die of the next line it logs.
+    log = settings.logs / "scheduler.log"
+    scheduler = ("/bin/sh", "-c", 'exec "$@" >>"$0" 2>&1', str(log), *airflow, "scheduler", "--skip-serve-logs")
     return [
         database,
         Process("gateway", simulator),
         Process("api-server", (*airflow, "api-server")),
         # The API server reads the logs from disk: nobody needs to serve them on further ports.
         # It waits for running tasks, which may send for hours; cut short, the next scheduler starts them again.
-        Process("scheduler", (*airflow, "scheduler", "--skip-serve-logs"), stop_limit_s=5),
+        Process("scheduler", scheduler, stop_limit_s=5, log=log),
         Process("dag-processor", (*airflow, "dag-processor")),
         # Now and then it does not notice that its child has ended, and waits ten seconds for it.
         Process("triggerer", (*airflow, "triggerer", "--skip-serve-logs"), stop_limit_s=4),
@@ -131,6 +136,10 @@ class Supervisor:
 
     def start(self, programs: Iterable[Process], limit_s: float = 20.0) -> None:
         """Start supervisord; the programs wait for `launch`. Raises StackError if it does not answer in time."""
+        programs = list(programs)
+        for program in programs:
+            if program.log and program.log.exists() and program.log.stat().st_size > _LARGE_LOG:
+                program.log.replace(f"{program.log}.1")
         self._configuration.write_text(self._text(programs), encoding="utf-8")
         self._settings.control_socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         log = self._settings.logs / "supervisord.log"
@@ -217,8 +226,8 @@ class Supervisor:
             f"stopasgroup={as_group}",
             "killasgroup=true",
             "redirect_stderr=true",
-            f"stdout_logfile={self._settings.logs / program.name}.log",
-            "stdout_logfile_maxbytes=10MB",
+            f"stdout_logfile={'NONE' if program.log else self._settings.logs / f'{program.name}.log'}",
+            f"stdout_logfile_maxbytes={_LARGE_LOG}",
             "stdout_logfile_backups=3",
         ]
 
