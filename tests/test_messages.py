@@ -423,7 +423,8 @@ def test_a_client_that_was_deleted_after_an_attempt_in_doubt_stays_in_doubt(conn
 
 
 def follow(connection, opened, zones):
-    return messages.follow_local_hours(connection, *opened, zones)
+    campaign_id, batch = opened
+    return messages.follow_local_hours(connection, campaign_id, batch, terms_of(connection, campaign_id), zones)
 
 
 def waits(connection, opened):
@@ -477,6 +478,16 @@ def test_what_waits_for_an_opening_is_due_at_once_when_the_hours_are_removed(con
     assert len(claim(connection, with_hours, lease_on(connection, with_hours[0]))) == 10
 
 
+def test_hours_that_were_changed_since_a_task_learnt_of_them_change_nothing(connection, with_hours):
+    """What it still believes would expire messages that the new hours let go."""
+    campaign_id, batch = with_hours
+    learnt = terms_of(connection, campaign_id)
+    change(connection, "campaigns", "local_from = NULL, local_to = NULL")
+    past_the_stop = {"UTC": around_now(7200, 9000)}
+    assert messages.follow_local_hours(connection, campaign_id, batch, learnt, past_the_stop) == 0
+    assert states(connection, campaign_id) == {"pending": 10}
+
+
 def test_what_was_put_off_after_an_attempt_waits_for_both(connection, with_hours):
     """Rows 1 to 4: put off until before and until after the opening; the rest is not put off."""
     token = lease_on(connection, with_hours[0])
@@ -528,9 +539,10 @@ def test_from_clock_to_claim_local_hours_are_what_the_clients_walls_show(connect
     runs.select_audience(connection, campaign_id)
     batch = messages.batch(connection, campaign_id, 1)
     at, names = messages.zones_of_batch(connection, campaign_id, batch)
-    zones = spans(terms_of(connection, campaign_id).local_hours, names, at)
+    terms = terms_of(connection, campaign_id)
+    zones = spans(terms.local_hours, names, at)
 
-    messages.follow_local_hours(connection, campaign_id, batch, zones)
+    messages.follow_local_hours(connection, campaign_id, batch, terms, zones)
 
     claims = builders.claim(connection, campaign_id, lease_on(connection, campaign_id), zones=zones)
     zone_of = {row["id"]: row["timezone"] for row in connection.execute("SELECT id, timezone FROM clients")}
@@ -779,6 +791,17 @@ def test_what_was_never_posted_is_cancelled_with_its_campaign(connection, opened
     assert messages.return_unposted(connection, opened[0], token, opened[1], known=[]) == 3
     first = ledger(connection, opened[0])[0]
     assert (first["state"], first["reason"], first["attempts"]) == ("cancelled", "cancelled", 0)
+
+
+def test_what_goes_back_to_a_cancelled_campaign_after_an_attempt_in_doubt_stays_in_doubt(connection, opened):
+    change(connection, "campaigns", "on_doubt = 'resend'")
+    token = lease_on(connection, opened[0])
+    claims = claim(connection, opened, token, limit=1)
+    record(connection, opened, token, claims, "unknown", reason="no_answer", wait_s=0)
+    assert len(claim(connection, opened, token, limit=2)) == 2
+    campaigns.cancel(connection, opened[0], actor="anna")
+    assert messages.return_unposted(connection, opened[0], token, opened[1], known=[]) == 2
+    assert [row["state"] for row in ledger(connection, opened[0])][:2] == ["unknown", "cancelled"]
 
 
 @pytest.mark.parametrize("on_doubt", ["hold", "resend"])

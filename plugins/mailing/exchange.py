@@ -213,7 +213,7 @@ class Exchange:
             now, zones = messages.zones_of_batch(self._connection, self._campaign_id, self.batch)
             self._zones = spans(hours, zones, now)
             self._zones_until = time.monotonic() + _until_next_edge(self._zones.values(), now)
-        messages.follow_local_hours(self._connection, self._campaign_id, self.batch, self._zones)
+        messages.follow_local_hours(self._connection, self._campaign_id, self.batch, self.terms, self._zones)
 
     def reconnect(self, known: Callable[[], Iterable[int]]) -> None:
         """Take a new connection if the old one is lost. `known`: the ids that this task has claimed and knows of.

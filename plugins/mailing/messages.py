@@ -222,10 +222,16 @@ def zones_of_batch(connection: db.Connection, campaign_id: int, batch: Batch) ->
 
 
 def follow_local_hours(
-    connection: db.Connection, campaign_id: int, batch: Batch, zones: Mapping[str, Span] | None
+    connection: db.Connection, campaign_id: int, batch: Batch, terms: Terms, zones: Mapping[str, Span] | None
 ) -> int:
-    """Let a batch's pending messages wait for their clients' local hours, or expire. Returns how many changed."""
-    parameters = {"campaign_id": campaign_id, **batch.id_range, **_zones(zones)}
+    """Let a batch's pending messages wait for their clients' local hours, or expire. Returns how many changed.
+
+    None where the hours are no longer those of `terms`: what a task still believes must not cost anybody the message.
+    """
+    parameters = {
+        "campaign_id": campaign_id, "local_from": terms.local_from, "local_to": terms.local_to,
+        **batch.id_range, **_zones(zones),
+    }  # fmt: skip
     return connection.execute(SQL["follow_local_hours"], parameters).rowcount
 
 

@@ -64,7 +64,7 @@ UPDATE leases SET expires_at = clock_timestamp() WHERE token = %(token)s AND exp
 -- What the lease holds beyond the messages that its task knows of (%(known)s): the answer to a claim was lost on the way,
 -- or the task ended before it posted them, so they go back.
 UPDATE messages m
-SET state = CASE c.status WHEN 'cancelled' THEN 'cancelled' ELSE 'pending' END,
+SET state = CASE WHEN c.status <> 'cancelled' THEN 'pending' WHEN m.in_doubt THEN 'unknown' ELSE 'cancelled' END,
     reason = CASE c.status WHEN 'cancelled' THEN 'cancelled' END,
     attempts = m.attempts - 1
 FROM campaigns c
@@ -218,7 +218,8 @@ FROM recovered
 -- name: follow_local_hours
 -- A batch's pending messages wait for the next opening of their clients' local hours; where that lies past the stop, they
 -- expire. What waits for an opening that is no longer the next one (the hours were changed) waits for the next one.
--- `zones` as for claim_messages; NULL: the campaign has no local hours (any more).
+-- `zones` as for claim_messages; NULL: the campaign has no local hours (any more). Fail closed: hours that were changed
+-- since the task learnt of them change nothing.
 WITH zone AS (
     SELECT *
     FROM unnest(%(zones)s::text[], %(opens_at)s::timestamptz[], %(closes_at)s::timestamptz[])
@@ -227,6 +228,8 @@ WITH zone AS (
     SELECT m.id, CASE WHEN z.opens_at > clock_timestamp() THEN z.opens_at END AS opens_at, c.sending_stop
     FROM messages m
     JOIN campaigns c ON c.id = %(campaign_id)s
+        AND c.local_from IS NOT DISTINCT FROM %(local_from)s::time
+        AND c.local_to IS NOT DISTINCT FROM %(local_to)s::time
     JOIN clients cl ON cl.id = m.client_id
     LEFT JOIN zone z ON z.name = cl.timezone
     WHERE m.id BETWEEN %(first_id)s AND %(last_id)s
