@@ -23,6 +23,21 @@ from mailing.migrate import migrate
 
 TEMPLATE = "bench_template"
 _numbers = count(1)
+_SLICE = 250_000  # clients written by one statement
+_ADD_SLICE = """
+WITH added AS (
+    INSERT INTO clients (phone_number, timezone)
+    -- Another number for each n, and not in n's order: the factor and 10^9 have no divisor in common.
+    SELECT '79' || lpad((n::bigint * 618033989 %% 1000000000)::text, 9, '0'),
+           (ARRAY['UTC', 'Europe/Moscow', 'Asia/Omsk', 'Asia/Tokyo', 'Europe/Samara'])[n %% 5 + 1]
+    FROM generate_series(%(first)s::int, %(last)s::int) AS n
+    RETURNING id
+)
+INSERT INTO client_tags (client_id, tag_id)
+SELECT added.id, tags.id
+FROM added
+JOIN tags ON (tags.name = %(tag)s AND added.id %% 5 = 0) OR (tags.name = 'other' AND added.id %% 2 = 0)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +73,22 @@ class Database:
         )
         self._connection.execute("ANALYZE clients")
         return code
+
+    def add_client_list(self, size: int, tag: str) -> None:
+        """So many clients as a list of people holds them: phone numbers in no order, every fifth of them with `tag`.
+
+        In slices: PostgreSQL keeps a statement's foreign-key checks in memory. Vacuumed, as autovacuum leaves it.
+        """
+        self._connection.execute("INSERT INTO tags (name) VALUES (%s), ('other')", (tag,))
+        for first in range(1, size + 1, _SLICE):
+            self._connection.execute(_ADD_SLICE, {"first": first, "last": min(size, first + _SLICE - 1), "tag": tag})
+        for table in ("clients", "client_tags", "tags"):
+            self._connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(sql.Identifier(table)))
+
+    @property
+    def connection(self) -> db.Connection:
+        """A connection to it, in autocommit."""
+        return self._connection
 
     def set_gateway(self, *, requests_in_flight: int, messages_per_second: float | None = None) -> None:
         """What the sender reads of its gateway."""

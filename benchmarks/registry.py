@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 
 from benchmarks.bench import Bench
 from benchmarks.row import Row
-from benchmarks.rows import latency, memory, sender_ratio, throttle
+from benchmarks.rows import latency, memory, page_latency, sender_ratio, throttle
 
 MEASUREMENTS: Mapping[str, Callable[[Bench], list[Row]]] = {
     "sender_ratio": sender_ratio.measure,
     "throttle": throttle.measure,
     "latency": latency.measure,
     "memory": memory.measure,
+    "page_latency": page_latency.measure,
 }

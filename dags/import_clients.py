@@ -56,12 +56,12 @@ def import_clients() -> None:
     @task(outlets=[CLIENTS], retries=3, retry_delay=timedelta(seconds=30), multiple_outputs=False)
     def import_file(path: str, reject_file: str) -> dict[str, Any]:
         """The counts of the import."""
-        from mailing import clients, db
+        from mailing import client_import, db
         from mailing.errors import InvalidInput
 
         try:
             with db.transaction() as connection:
-                figures = clients.import_clients(connection, path, reject_file or None)
+                figures = client_import.import_clients(connection, path, reject_file or None)
         except InvalidInput as error:
             raise AirflowFailException(str(error)) from None  # the message says it all
         return {name: value for name, value in asdict(figures).items() if name != "reject_file"}

@@ -79,7 +79,12 @@ def _logs(stack: Stack, arguments: argparse.Namespace) -> int:
 
 
 def _env(stack: Stack, _: argparse.Namespace) -> int:
-    for name, value in stack.settings.environment().items():
+    settings = stack.settings
+    # Who calls the REST API from this shell; the stack's own processes need none of it.
+    caller = {
+        "MAILING_URL": settings.ui_url, "MAILING_USER": "operator", "MAILING_PASSWORD": settings.secrets.operator
+    }  # fmt: skip
+    for name, value in (settings.environment() | caller).items():
         print(f"export {name}={shlex.quote(value)}")
     return 0
 

@@ -77,12 +77,12 @@ def main() -> int:
 
 
 def _import_clients(console: Console) -> None:
-    from mailing import clients, db
+    from mailing import client_import, db
 
     with db.transaction() as connection:
         # The reject file goes to the stack's folder: the demo leaves the clone as it was.
         rejects = Settings.from_environment().var / "clients.rejects.csv"
-        figures = clients.import_clients(connection, CLIENTS, rejects)
+        figures = client_import.import_clients(connection, CLIENTS, rejects)
     console.print(
         f"{CLIENTS.relative_to(ROOT)}: {figures.rows:,} rows, {figures.clients:,} clients ({figures.inserted:,} new),"
         f" {sum(figures.rejected.values())} rejected (see {figures.reject_file})",

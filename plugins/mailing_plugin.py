@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from airflow.plugins_manager import AirflowPlugin
 
 from mailing.timetable import CampaignTimetable
@@ -12,3 +14,10 @@ class MailingPlugin(AirflowPlugin):
 
     name = "mailing"
     timetables = [CampaignTimetable]  # noqa: RUF012 - Airflow reads a list
+
+    @property
+    def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]
+        """The web app: imported here, for only the API server asks."""
+        from mailing import web
+
+        return [{"app": web.app(), "url_prefix": web.PREFIX, "name": "Mailing Service"}]

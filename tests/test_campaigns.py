@@ -105,6 +105,15 @@ WRONG_VALUES = [
     ({"messages_per_second": 0.0001}, "messages_per_second: wanted a number above 0, or none"),
     ({"messages_per_second": math.nan}, "messages_per_second: wanted a number above 0, or none, got .*nan"),
     ({"messages_per_second": math.inf}, "numeric field overflow"),
+    (
+        {"messages_per_second": True},
+        'column "messages_per_second" is of type numeric but expression is of type boolean',
+    ),
+    ({"text": "\ud800"}, "wanted text that is Unicode, got surrogates not allowed"),
+    (
+        {"local_from": time(8), "local_to": "24:00"},
+        "local_from, local_to: wanted times before 24:00 .midnight is 00:00.",
+    ),
     ({"messages_per_second": "fast"}, "invalid input syntax for type numeric"),
 ]
 
@@ -473,6 +482,24 @@ def test_new_local_hours_bring_back_what_the_old_ones_had_expired(connection, ed
     edit(connection, campaign_id, local_from=None, local_to=None)
     assert states(connection, campaign_id) == {"pending": 3}
     assert row_of(connection, campaign_id)["wake_at"] is not None
+
+
+@either_way
+@pytest.mark.parametrize("status", ["running", "paused"])
+def test_a_later_stop_has_a_run_though_nothing_was_swept_up_behind_the_old_one(connection, edit, status):
+    """Tasks end a moment before the stop; whoever extends it then finds all that is left still pending."""
+    campaign_id = a_campaign_that_is(connection, status)
+    connection.execute("UPDATE campaigns SET sending_stop = now() - interval '1 second'")
+    edit(connection, campaign_id, sending_stop=now() + HOUR)
+    assert row_of(connection, campaign_id)["wake_at"] is not None
+    assert states(connection, campaign_id) == {"pending": 3}
+
+
+@either_way
+def test_a_later_stop_in_the_middle_of_the_window_needs_no_further_run(connection, edit):
+    campaign_id = a_campaign_that_is(connection, "running")
+    edit(connection, campaign_id, sending_stop=now() + 3 * HOUR)
+    assert row_of(connection, campaign_id)["wake_at"] is None
 
 
 @either_way

@@ -1,325 +1,334 @@
-"""The client import, as PostgreSQL sees it."""
+"""Clients as rows: what may be written, and lists of them."""
 
-import csv
-import json
-import logging
-import re
+from __future__ import annotations
+
 import threading
-from pathlib import Path
 
 import pytest
 
-from mailing import clients, db
-from mailing.client_file import wrong_tag
-from mailing.clients import ImportFigures, import_clients
-from mailing.errors import InvalidInput
+from mailing import clients, db, messages, runs
+from mailing.clients import Wanted
+from mailing.errors import Conflict, InvalidInput, NotFound
+from tests.builders import a_campaign, audited, claim, kept, ledger, some_clients
 
-DATA = Path(__file__).parents[1] / "include" / "data"
-HEADER = "phone_number,tags,timezone\n"
-
-
-@pytest.fixture
-def a_list(tmp_path):
-    """A function: rows → the path of a client list that holds them."""
-
-    def write(*rows, name="list.csv"):
-        path = tmp_path / name
-        path.write_text(HEADER + "".join(f"{row}\n" for row in rows), encoding="utf-8")
-        return path
-
-    return write
+NUMBER = "79001234567"
 
 
-def stored(connection):
-    """All clients: phone number → (zone, tags)."""
-    rows = connection.execute(
-        "SELECT c.phone_number, c.timezone, array(SELECT t.name FROM client_tags ct JOIN tags t ON t.id = ct.tag_id"
-        " WHERE ct.client_id = c.id ORDER BY t.name) AS tags FROM clients c"
+def make(connection, phone_number=NUMBER, **more):
+    return clients.create(connection, phone_number, actor="ann", **more)
+
+
+def edit(connection, client_id, **changes):
+    return clients.edit(connection, client_id, actor="ann", **changes)
+
+
+def walk(connection, wanted=None, *, limit=3, **more):
+    """All items of a list, page after page."""
+    items, cursor = [], None
+    while True:
+        found = clients.page(connection, wanted or Wanted(), cursor=cursor, limit=limit, **more)
+        items += found.items
+        cursor = found.next_cursor
+        if cursor is None:
+            return items
+        assert len(found.items) == limit
+
+
+class TestCreate:
+    @pytest.mark.parametrize("written", [NUMBER, "+7 (900) 123-45-67", "8 900 123 45 67"])
+    def test_a_number_is_kept_in_one_form_however_it_is_written(self, connection, written):
+        made = make(connection, written)
+
+        assert (made.phone_number, made.mobile_operator_code) == (NUMBER, "900")
+        assert clients.find(connection, "8-900-123-45-67") == clients.get(connection, made.id) == made
+
+    def test_tags_come_sorted_and_once_after_the_operator_code_which_is_not_stored(self, connection):
+        made = make(connection, tags=["sport", "900", "Art", "sport", "ärt"])
+
+        assert made.tags == ["900", "Art", "sport", "ärt"]
+        names = [row["name"] for row in connection.execute("SELECT name FROM tags ORDER BY id")]
+        assert sorted(names) == ["Art", "sport", "ärt"]
+
+    def test_a_known_tag_is_used_and_not_created_again(self, connection):
+        made = make(connection, tags=["art"])
+        tag = connection.execute("SELECT id FROM tags").fetchall()
+
+        assert make(connection, "79001234568", tags=["art"]).tags == made.tags
+        assert connection.execute("SELECT id FROM tags").fetchall() == tag
+
+    @pytest.mark.parametrize(
+        "written", ["", "9001234567", "7900123456", "790012345678", "٧٩٠٠١٢٣٤٥٦٧", "7900\0", "x\ud800"]
     )
-    return {row["phone_number"]: (row["timezone"], *row["tags"]) for row in rows}
+    def test_what_is_no_number_is_refused_without_being_told(self, connection, written):
+        with pytest.raises(InvalidInput) as refused:
+            make(connection, written)
+
+        assert str(refused.value) == "new client: phone_number: wanted a number of the form 7XXXXXXXXXX"
+        assert refused.value.fields == ("phone_number",)
+
+    @pytest.mark.parametrize("tag", ["901", "", "a b", "a;b", "a\0", "\ud800", "x" * 201])
+    def test_what_cannot_be_a_tag_is_refused_and_named(self, connection, tag):
+        before = kept(connection, "clients", "tags", "client_tags", "audit_log")
+        with pytest.raises(InvalidInput, match="new client: tags: tag ") as refused:
+            make(connection, tags=["art", tag])
+
+        assert refused.value.fields == ("tags",)
+        assert kept(connection, "clients", "tags", "client_tags", "audit_log") == before
+
+    @pytest.mark.parametrize("zone", ["", "Mars", "europe/moscow"])
+    def test_an_unknown_time_zone_is_refused_and_named(self, connection, zone):
+        with pytest.raises(
+            InvalidInput, match=f"timezone: wanted the name of a time zone, .*, got '{zone}'"
+        ) as refused:
+            make(connection, timezone=zone)
+
+        assert refused.value.fields == ("timezone",)
+
+    def test_a_taken_number_is_a_conflict_that_does_not_say_it(self, connection):
+        make(connection)
+        with pytest.raises(Conflict, match="new client: phone_number: there is a client with this number") as refused:
+            make(connection, "8 900 123-45-67")
+
+        assert NUMBER not in repr(refused.value)
+        assert refused.value.__suppress_context__
+
+    def test_nothing_is_committed_for_the_caller(self, connection):
+        with db.connect() as other:
+            make(other, tags=["art"])
+            other.rollback()
+
+        assert walk(connection) == []
 
 
-def row_versions(connection):
-    """Where every row of the three tables lies, who wrote it and who locked it: changes with any write."""
-    return [
-        connection.execute(f"SELECT ctid, xmin, xmax FROM {table} ORDER BY ctid").fetchall()  # noqa: S608
-        for table in ("clients", "client_tags", "tags")
+class TestEdit:
+    def test_only_what_is_given_changes(self, connection):
+        made = make(connection, tags=["art"], timezone="Asia/Omsk")
+
+        assert edit(connection, made.id, timezone="UTC").tags == ["900", "art"]
+        assert edit(connection, made.id, tags=["sport", "new"]).timezone == "UTC"
+        changed = edit(connection, made.id, phone_number="8 901 123 45 67")
+        assert (changed.id, changed.created) == (made.id, made.created)
+        assert (changed.phone_number, changed.tags) == ("79011234567", ["901", "new", "sport"])
+        assert edit(connection, made.id, tags=[]).tags == ["901"]
+
+    def test_the_operator_code_among_the_tags_is_that_of_the_new_number(self, connection):
+        made = make(connection)
+
+        assert edit(connection, made.id, phone_number="79011234567", tags=["901"]).tags == ["901"]
+        with pytest.raises(InvalidInput, match="tag '901' is an operator code"):
+            edit(connection, made.id, phone_number=NUMBER, tags=["901"])
+
+    def test_the_same_again_writes_nothing(self, connection):
+        made = make(connection, tags=["art"])
+        before = kept(connection, "clients", "client_tags", "tags", "audit_log")
+
+        assert edit(connection, made.id, phone_number=NUMBER, tags=["900", "art"], timezone="UTC") == made
+        assert edit(connection, made.id) == made
+        after = kept(connection, "clients", "client_tags", "tags", "audit_log")
+        assert {t: [r["xmin"] for r in rows] for t, rows in after.items()} == {
+            t: [r["xmin"] for r in rows] for t, rows in before.items()
+        }
+
+    def test_a_refused_edit_leaves_the_client_as_it_was(self, connection):
+        make(connection, "79001234568")
+        made = make(connection, tags=["art"])
+
+        for changes in (
+            {"phone_number": "79001234568"},
+            {"phone_number": "1"},
+            {"timezone": "Mars"},
+            {"tags": ["901"]},
+        ):
+            with pytest.raises((Conflict, InvalidInput), match=f"client {made.id}: {next(iter(changes))}: "):
+                edit(connection, made.id, **changes)
+        assert clients.get(connection, made.id) == made
+
+    def test_two_editors_at_once_leave_the_tags_of_one(self, database, connection):
+        made = make(connection, tags=["old"])
+        wanted = {"a": ["a1", "a2", "both"], "b": ["b1", "b2", "both"]}
+        start = threading.Barrier(2)
+
+        def run(name):
+            for _ in range(10):
+                start.wait()
+                with db.transaction() as own:
+                    edit(own, made.id, tags=wanted[name])
+
+        threads = [threading.Thread(target=run, args=[name]) for name in wanted]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert clients.get(connection, made.id).tags[1:] in wanted.values()
+
+
+def test_a_client_that_is_not_there_is_not_found(connection):
+    for call in (
+        lambda: clients.get(connection, 7),
+        lambda: edit(connection, 7, timezone="UTC"),
+        lambda: clients.delete(connection, 7, actor="ann"),
+    ):
+        with pytest.raises(NotFound, match="client 7: there is no such client"):
+            call()
+    with pytest.raises(NotFound, match="there is no client with this number") as refused:
+        clients.find(connection, NUMBER)
+    assert NUMBER not in str(refused.value)
+
+
+def test_every_write_is_in_the_audit_log_without_a_phone_number(connection):
+    made = make(connection, tags=["art"])
+    edit(connection, made.id, phone_number="79001234568", tags=[])
+    clients.delete(connection, made.id, actor="bob")
+
+    assert audited(connection) == [
+        ("ann", "create_client", None, None, {"client_id": made.id}),
+        ("ann", "edit_client", None, None, {"client_id": made.id, "changed": ["phone_number", "tags"]}),
+        ("bob", "delete_client", None, None, {"client_id": made.id}),
     ]
 
 
-def figures(**counts):
-    """Figures that are 0 but for `counts`."""
-    zeros = dict.fromkeys(("rows", "clients", "inserted", "updated", "unchanged", "repeated_phone", "normalised"), 0)
-    return ImportFigures(**{**zeros, "rejected": {}, "reject_file": None, **counts})
+class TestCampaigns:
+    """What a write to a client means for campaigns."""
+
+    def test_who_is_tagged_anew_stays_in_an_audience_that_is_taken_and_joins_none(self, connection):
+        inside = make(connection, tags=["art"])
+        outside = make(connection, "79001234568")
+        campaign_id = a_campaign(connection, filter_tags=["art"])
+        runs.select_audience(connection, campaign_id, batch_size=10)
+
+        edit(connection, inside.id, tags=[])
+        edit(connection, outside.id, tags=["art"])
+
+        assert [(row["client_id"], row["state"]) for row in ledger(connection, campaign_id)] == [(inside.id, "pending")]
+
+    def test_a_deleted_client_is_excluded_at_the_claim_and_stays_in_the_ledger(self, connection):
+        gone, stays = make(connection), make(connection, "79001234568")
+        campaign_id = a_campaign(connection)
+        runs.select_audience(connection, campaign_id, batch_size=10)
+        clients.delete(connection, gone.id, actor="ann")
+
+        granted = claim(connection, campaign_id, messages.take_lease(connection, campaign_id, 1, "test"))
+
+        assert [each.client_id for each in granted] == [stays.id]
+        states = {row["client_id"]: (row["state"], row["reason"]) for row in ledger(connection, campaign_id)}
+        assert states[gone.id] == ("excluded", "client_deleted")
+
+    def test_a_message_goes_to_the_number_that_the_client_has_when_it_is_claimed(self, connection):
+        made = make(connection)
+        campaign_id = a_campaign(connection)
+        runs.select_audience(connection, campaign_id, batch_size=10)
+        edit(connection, made.id, phone_number="79991234567")
+
+        granted = claim(connection, campaign_id, messages.take_lease(connection, campaign_id, 1, "test"))
+
+        assert [each.phone_number for each in granted] == ["79991234567"]
 
 
-def rejects_of(path):
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+class TestPage:
+    @pytest.mark.parametrize("sort", ["id", "-id", "phone_number", "-phone_number"])
+    @pytest.mark.parametrize("limit", [1, 3, 100])
+    def test_every_client_comes_once_in_either_direction(self, connection, sort, limit):
+        numbers = [
+            "79990000003",
+            "79000000001",
+            "79990000001",
+            "79000000009",
+            "79500000005",
+            "79990000002",
+            "79000000000",
+        ]
+        for number in numbers:
+            make(connection, number)
 
+        found = [item["phone_number"] for item in walk(connection, sort=sort, limit=limit)]
 
-class TestOurOwnClientList:
-    """`include/data/clients.csv`, whose right figures stand beside it."""
+        expected = sorted(numbers) if "phone" in sort else numbers
+        assert found == (expected[::-1] if sort.startswith("-") else expected)
 
-    expected = json.loads((DATA / "clients.expected.json").read_text())
+    def test_items_are_as_get_has_them(self, connection):
+        made = make(connection, tags=["b", "A"], timezone="Asia/Omsk")
 
-    def test_imports_to_exactly_its_expected_figures_and_again_without_writing_anything(self, connection, tmp_path):
-        rejects = tmp_path / "rejects.csv"
-        same = {
-            "rows": self.expected["rows"],
-            "clients": self.expected["clients"],
-            "repeated_phone": self.expected["repeated_phone"],
-            "normalised": self.expected["normalised"],
-            "rejected": self.expected["rejected"],
-            "reject_file": rejects,
+        assert clients.ClientRow(**walk(connection)[0]) == made
+
+    @pytest.mark.parametrize("sort", ["id", "-id", "phone_number", "-phone_number"])
+    def test_filters_choose_and_are_paged(self, connection, sort):
+        art_900 = some_clients(connection, 7, code="900", tags=("art",))
+        both_901 = some_clients(connection, 7, code="901", tags=("art", "sport"))
+        plain_901 = some_clients(connection, 7, code="901")
+        in_omsk = both_901[::2] + plain_901[::2]
+        connection.execute("UPDATE clients SET timezone = 'Asia/Omsk' WHERE id = ANY (%s)", (in_omsk,))
+
+        for wanted, expected in (
+            ({"tag": "art"}, art_900 + both_901),
+            ({"tag": "901"}, both_901 + plain_901),
+            ({"operator_code": "900"}, art_900),
+            ({"tag": "art", "operator_code": "901"}, both_901),
+            ({"tag": "900", "operator_code": "901"}, []),
+            ({"tag": "nobody"}, []),
+            ({"timezone": "Asia/Omsk"}, in_omsk),
+            ({"timezone": "Asia/Omsk", "tag": "sport"}, both_901[::2]),
+            ({"phone_prefix": "7901"}, both_901 + plain_901),
+            ({"phone_prefix": "790"}, art_900 + both_901 + plain_901),
+        ):
+            found = [item["id"] for item in walk(connection, Wanted(**wanted), sort=sort)]
+            assert found == sorted(expected, reverse=sort.startswith("-")), wanted
+
+    @pytest.mark.parametrize("prefix", ["", "8", "79001234", "7x", "٧", "7\n"])
+    def test_a_prefix_of_more_than_seven_digits_is_refused(self, connection, prefix):
+        with pytest.raises(InvalidInput, match="phone_prefix: wanted 1 to 7 digits") as refused:
+            clients.page(connection, Wanted(phone_prefix=prefix))
+        assert refused.value.fields == ("phone_prefix",)
+
+    @pytest.mark.parametrize(("prefix", "last"), [("79", "79999999999"), ("7999999", "79999999999")])
+    def test_a_prefix_of_nines_holds_its_last_number(self, connection, prefix, last):
+        make(connection, last)
+
+        assert len(walk(connection, Wanted(phone_prefix=prefix))) == 1
+
+    @pytest.mark.parametrize("sort", ["phone_number", "-phone_number"])
+    def test_a_cursor_by_phone_number_holds_seven_of_its_digits_at_most(self, connection, sort):
+        some_clients(connection, 5, code="900")
+
+        cursor = clients.page(connection, sort=sort, limit=2).next_cursor
+
+        last = clients.page(connection, sort=sort, limit=2).items[-1]
+        assert cursor == f"{sort}.{last['phone_number'][:7]}.{last['id']}"
+
+    @pytest.mark.parametrize("sort", ["phone_number", "-phone_number"])
+    @pytest.mark.parametrize("change", ["delete", "renumber"])
+    def test_none_is_left_out_where_the_last_client_of_a_page_is_gone(self, connection, sort, change):
+        ids = some_clients(connection, 5, code="900")
+        ids = ids if sort == "phone_number" else ids[::-1]
+        first = clients.page(connection, sort=sort, limit=2)
+        if change == "delete":
+            clients.delete(connection, ids[1], actor="ann")
+        else:
+            edit(connection, ids[1], phone_number="79500000000")
+
+        rest = clients.page(connection, sort=sort, cursor=first.next_cursor, limit=9)
+
+        assert set(ids[2:]) <= {item["id"] for item in rest.items}
+
+    def test_a_cursor_of_another_sort_or_of_none_is_refused(self, connection):
+        some_clients(connection, 3)
+        cursors = {
+            sort: clients.page(connection, sort=sort, limit=1).next_cursor for sort in ("id", "-id", "phone_number")
         }
-
-        first = import_clients(connection, DATA / "clients.csv", rejects)
-        before = row_versions(connection)
-        second = import_clients(connection, DATA / "clients.csv", rejects)
-
-        assert first == figures(inserted=self.expected["clients"], **same)
-        assert second == figures(unchanged=self.expected["clients"], **same)
-        assert row_versions(connection) == before
-        assert len(rejects_of(rejects)) == sum(self.expected["rejected"].values())
-
-    def test_has_the_expected_zones_and_audiences(self, connection, tmp_path):
-        import_clients(connection, DATA / "clients.csv", tmp_path / "rejects.csv")
-
-        found = stored(connection)
-        zones = [zone for zone, *_ in found.values()]
-        assert {zone: zones.count(zone) for zone in set(zones)} == self.expected["by_zone"]
-        art = [number for number, (_, *tags) in found.items() if "art" in tags and number[1:4] == "103"]
-        both = [number for number, (_, *tags) in found.items() if {"sport", "music"} <= set(tags)]
-        assert len(art) == self.expected["audience_art_and_103"]
-        assert len(both) == self.expected["audience_sport_and_music_any_code"]
-
-    def test_names_each_rejected_row_by_its_line(self, connection, tmp_path):
-        import_clients(connection, DATA / "clients.csv", tmp_path / "rejects.csv")
-
-        with (DATA / "clients.csv").open(encoding="utf-8-sig", newline="") as file:
-            lines = file.read().splitlines()
-        for reject in rejects_of(tmp_path / "rejects.csv"):
-            assert reject["value"] in lines[int(reject["line_number"]) - 1]
-
-
-def test_a_later_row_for_the_same_phone_wins_however_it_is_written(connection, a_list):
-    source = a_list("79001234567,a;b,UTC", "79001234568,,", "8 900 123-45-67,c,Europe/Samara", "79001234568,,")
-
-    assert import_clients(connection, source) == figures(rows=4, clients=2, inserted=2, repeated_phone=2, normalised=1)
-    assert stored(connection) == {"79001234567": ("Europe/Samara", "c"), "79001234568": ("UTC",)}
-
-
-def test_tags_of_rows_that_lost_or_were_rejected_are_not_created(connection, a_list):
-    import_clients(connection, a_list("79001234567,lost,", "79001234567,kept,", "79001234568,rejected,Mars"))
-
-    assert [row["name"] for row in connection.execute("SELECT name FROM tags")] == ["kept"]
-
-
-def test_a_later_import_replaces_tags_and_zone_and_leaves_the_others_alone(connection, a_list):
-    numbers = [f"7900123456{last}" for last in range(6)]
-    import_clients(connection, a_list(*[f"{number},a;b,Europe/Samara" for number in numbers]))
-
-    second = a_list(
-        f"{numbers[0]},b;a;a,Europe/Samara",
-        f"{numbers[1]},b;c,Europe/Samara",
-        f"{numbers[2]},,Europe/Samara",
-        f"{numbers[3]},a;b,",
-        f"{numbers[4]},c,Asia/Omsk",
-        "79990000000,c,UTC",
-    )
-    assert import_clients(connection, second) == figures(rows=6, clients=6, inserted=1, updated=4, unchanged=1)
-    assert stored(connection) == {
-        numbers[0]: ("Europe/Samara", "a", "b"),
-        numbers[1]: ("Europe/Samara", "b", "c"),
-        numbers[2]: ("Europe/Samara",),
-        numbers[3]: ("UTC", "a", "b"),
-        numbers[4]: ("Asia/Omsk", "c"),
-        numbers[5]: ("Europe/Samara", "a", "b"),
-        "79990000000": ("UTC", "c"),
-    }
-    assert import_clients(connection, second) == figures(rows=6, clients=6, unchanged=6)
-
-
-def test_a_client_keeps_its_id_through_an_import(connection, a_list):
-    import_clients(connection, a_list("79001234567,a,"))
-    before = connection.execute("SELECT id, created FROM clients").fetchall()
-
-    import_clients(connection, a_list("79001234567,b,Asia/Omsk"))
-
-    assert connection.execute("SELECT id, created FROM clients").fetchall() == before
-
-
-def test_an_exported_list_with_its_operator_codes_among_the_tags_changes_nothing(connection, a_list):
-    import_clients(connection, a_list("79001234567,art,UTC"))
-
-    assert import_clients(connection, a_list("79001234567,900;art,UTC")) == figures(rows=1, clients=1, unchanged=1)
-
-
-def test_rows_far_apart_in_a_file_are_all_written(connection, a_list):
-    gap = "\n" * clients.SLICE  # empty lines count, so the rows fall into several slices
-    source = a_list("79001234567,a,", gap, "79001234568,a;b,", gap, "79001234567,b,")
-
-    assert import_clients(connection, source) == figures(rows=3, clients=2, inserted=2, repeated_phone=1)
-    assert stored(connection) == {"79001234567": ("UTC", "b"), "79001234568": ("UTC", "a", "b")}
-
-
-def test_one_transaction_can_import_two_files(connection, a_list):
-    with connection.transaction():
-        import_clients(connection, a_list("79001234567,a,", name="one.csv"))
-        import_clients(connection, a_list("79001234568,b,", name="two.csv"))
-
-    assert stored(connection) == {"79001234567": ("UTC", "a"), "79001234568": ("UTC", "b")}
-
-
-def test_a_list_of_no_rows_imports_nothing(connection, a_list):
-    assert import_clients(connection, a_list()) == figures()
-
-
-def test_a_list_of_wrong_rows_only_imports_nothing_but_its_rejects(connection, a_list, tmp_path):
-    assert import_clients(connection, a_list("x,,", "y,,")) == figures(
-        rows=2, rejected={"phone_number": 2}, reject_file=tmp_path / "list.rejects.csv"
-    )
-
-
-def test_every_letter_and_odd_tag_that_we_take_postgresql_takes_too(connection, a_list):
-    letters = [chr(code) for code in range(0x110000) if wrong_tag(chr(code)) == ""]
-    tags = [*letters, "null", "NULL", "-", "__", "x" * 200, "00", "0000"]
-
-    rows = [f"7900{start:07},{';'.join(tags[start : start + 10_000])}," for start in range(0, len(tags), 10_000)]
-
-    assert import_clients(connection, a_list(*rows)).inserted == len(rows)
-    assert set(tags) == {row["name"] for row in connection.execute("SELECT name FROM tags")}
-
-
-class TestRejectFile:
-    def test_stands_beside_the_source_with_line_field_value_and_reason(self, connection, a_list, tmp_path):
-        source = a_list("79001234567,a b,", "79001234568,,", "79001234569", "79001234560,,Mars")
-
-        result = import_clients(connection, source)
-
-        assert result.reject_file == tmp_path / "list.rejects.csv"
-        assert result.rejected == {"tags": 1, "row": 1, "timezone": 1}
-        assert result.reject_file.read_bytes().decode() == (
-            "line_number,field,value,reason\r\n"
-            "2,tags,a b,\"tag 'a b' has a character other than letters, digits, - and _\"\r\n"
-            '4,row,79001234569,"has 1 fields, wanted 3"\r\n'
-            "5,timezone,Mars,is not the name of a time zone in the table timezones\r\n"
-        )
-
-    def test_is_replaced_by_the_next_run_and_removed_by_one_without_rejects(self, connection, a_list, tmp_path):
-        rejects = tmp_path / "wrong.csv"
-        import_clients(connection, a_list("x,,", "y,,"), rejects)
-        import_clients(connection, a_list("z,,"), rejects)
-        assert [reject["value"] for reject in rejects_of(rejects)] == ["z"]
-
-        result = import_clients(connection, a_list("79001234567,,"), rejects)
-
-        assert result.reject_file is None
-        assert [path.name for path in tmp_path.iterdir()] == ["list.csv"]
-
-    @pytest.mark.parametrize(
-        ("value", "written"),
-        [
-            ("=1+1", "'=1+1"),
-            ("@SUM(A1)", "'@SUM(A1)"),
-            ("+7 900 ABC", "'+7 900 ABC"),
-            ("-2+cmd|' /C calc'!A0", "'-2+cmd|' /C calc'!A0"),
-            ("x;=1+1", "x;'=1+1"),
-            ("+7 (900) 123", "+7 (900) 123"),
-            ("-", "-"),
-            ("a=b", "a=b"),
-            ("7900\0", "7900\\0"),
-        ],
-    )
-    def test_holds_no_formula_but_phone_numbers_as_they_were(self, connection, a_list, value, written):
-        result = import_clients(connection, a_list(f"{value},,"))
-
-        assert [reject["value"] for reject in rejects_of(result.reject_file)] == [written]
-
-    def test_is_for_the_same_eyes_as_the_source(self, connection, a_list):
-        source = a_list("x,,")
-        source.chmod(0o640)
-
-        assert import_clients(connection, source).reject_file.stat().st_mode & 0o777 == 0o640
-
-    def test_never_takes_the_place_of_another_file(self, connection, a_list, tmp_path):
-        source, other = a_list("x,,"), tmp_path / "other.csv"
-        other.write_text("mine\n")
-
-        for path in (other, source, tmp_path, tmp_path / "nowhere" / "rejects.csv"):
-            with pytest.raises(InvalidInput, match=re.escape(f"reject file {path}: ")):
-                import_clients(connection, source, path)
-        assert other.read_text() == "mine\n"
-
-
-class TestNothingIsWritten:
-    @pytest.mark.parametrize("content", ["", "a,b,c\n79001234567,,\n", "\0\0\0"], ids=["empty", "header", "binary"])
-    def test_for_a_file_of_another_kind(self, connection, tmp_path, content):
-        source = tmp_path / "list.csv"
-        source.write_text(content)
-
-        with pytest.raises(InvalidInput, match=r"list\.csv: .*wanted the header phone_number,tags,timezone"):
-            import_clients(connection, source)
-        assert [path.name for path in tmp_path.iterdir()] == ["list.csv"]
-        assert stored(connection) == {}
-
-    @pytest.mark.parametrize("source", ["", ".", "/", "no/such.csv", "list\0.csv"])
-    def test_for_a_path_that_is_no_file(self, connection, source):
-        with pytest.raises(InvalidInput, match="wanted a CSV file"):
-            import_clients(connection, source)
-
-    def test_when_the_file_breaks_off_half_way_and_the_earlier_reject_file_stays(self, connection, tmp_path, a_list):
-        import_clients(connection, a_list("old,,", "79990000000,a,"))
-        rows = "x,,\n" + "".join(f"7900{number:07},new,\n" for number in range(60_000))
-        (tmp_path / "list.csv").write_bytes((HEADER + rows).encode() + b"79001234567,\xff,\n")
-
-        with pytest.raises(InvalidInput, match="line 60003: byte 0xff"):
-            import_clients(connection, tmp_path / "list.csv")
-
-        assert stored(connection) == {"79990000000": ("UTC", "a")}
-        assert connection.execute("SELECT name FROM tags").fetchall() == [{"name": "a"}]
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["list.csv", "list.rejects.csv"]
-        assert [reject["value"] for reject in rejects_of(tmp_path / "list.rejects.csv")] == ["old"]
-
-    def test_before_the_caller_commits(self, database, connection, a_list):
-        with db.connect() as other:
-            import_clients(other, a_list("79001234567,a,"))
-            assert stored(connection) == {}
-            other.rollback()
-
-        assert stored(connection) == {}
-        assert connection.execute("SELECT count(*) FROM tags").fetchone() == {"count": 0}
-
-
-def test_two_imports_of_the_same_clients_in_opposite_order_both_finish(database, a_list):
-    numbers = [f"7900{number:07}" for number in range(3_000)]
-    sources = {
-        "a": a_list(*[f"{number},a;x,Asia/Omsk" for number in numbers], name="a.csv"),
-        "b": a_list(*[f"{number},b;x,UTC" for number in reversed(numbers)], name="b.csv"),
-    }
-    found, start = {}, threading.Barrier(2)
-
-    def run(name):
-        with db.transaction() as connection:
-            start.wait()
-            found[name] = import_clients(connection, sources[name])
-
-    threads = [threading.Thread(target=run, args=[name]) for name in sources]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert sorted((result.inserted, result.updated) for result in found.values()) == [(0, 3_000), (3_000, 0)]
-    with db.transaction() as connection:
-        last = next(name for name, result in found.items() if result.updated)
-        assert set(stored(connection).values()) == {{"a": ("Asia/Omsk", "a", "x"), "b": ("UTC", "b", "x")}[last]}
-
-
-def test_logs_show_no_phone_number(connection, a_list, caplog):
-    with caplog.at_level(logging.DEBUG):
-        import_clients(connection, a_list("79001234567,a,", "+7 (900) 123-45-68,a,", "7900123,,", "79001234569,a b,"))
-
-    assert "rows=4" in caplog.text
-    assert "900" not in caplog.text
+        for sort, cursor in (
+            ("-id", cursors["id"]),
+            ("id", cursors["-id"]),
+            ("id", cursors["phone_number"]),
+            ("phone_number", cursors["id"]),
+            ("-phone_number", cursors["phone_number"]),
+            ("phone_number", ""),
+            ("phone_number", "phone_number.7900.1"),
+            ("phone_number", "phone_number.7900000." + "9" * 40),
+            ("id", "é"),
+        ):
+            with pytest.raises(InvalidInput, match=f"cursor: wanted a next_cursor of this list, sorted by {sort}"):
+                clients.page(connection, sort=sort, cursor=cursor)
+
+    def test_a_sort_that_is_none_is_refused(self, connection):
+        for sort in ("", "timezone", "--id"):
+            with pytest.raises(InvalidInput, match="sort"):
+                clients.page(connection, sort=sort)

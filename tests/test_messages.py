@@ -6,7 +6,7 @@ from datetime import time, timedelta
 
 import pytest
 
-from mailing import campaigns, messages, runs
+from mailing import campaigns, db, messages, runs
 from mailing.errors import Conflict, InvalidInput, NotFound
 from mailing.local_hours import Span, spans
 from mailing.messages import VERDICTS, Outcome
@@ -27,6 +27,7 @@ from tests.builders import (
     states,
     terms_of,
 )
+from tests.waiting import in_a_thread, wait_until, waiting_for_locks
 
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
@@ -476,6 +477,23 @@ def test_what_waits_for_an_opening_is_due_at_once_when_the_hours_are_removed(con
     change(connection, "campaigns", "local_from = NULL, local_to = NULL")
     assert follow(connection, with_hours, None) == 10
     assert len(claim(connection, with_hours, lease_on(connection, with_hours[0]))) == 10
+
+
+def test_a_later_stop_that_comes_while_a_task_expires_messages_brings_them_back(connection, with_hours):
+    campaign_id, batch = with_hours
+    terms, past_the_stop = terms_of(connection, campaign_id), {"UTC": around_now(3700, 9000)}
+
+    def extend():
+        with db.transaction() as own:
+            campaigns.edit(own, campaign_id, actor="anna", sending_stop=now() + 5 * HOUR)
+
+    with db.connect() as task:
+        assert messages.follow_local_hours(task, campaign_id, batch, terms, past_the_stop) == 10
+        with in_a_thread(extend):
+            wait_until(lambda: waiting_for_locks(connection))
+            task.commit()
+
+    assert states(connection, campaign_id) == {"pending": 10}
 
 
 def test_hours_that_were_changed_since_a_task_learnt_of_them_change_nothing(connection, with_hours):

@@ -10,6 +10,7 @@ import pytest
 from mailing import campaigns, db, messages, runs
 from mailing.errors import NotFinished, NotFound
 from mailing.local_hours import LocalHours
+from mailing.models import MESSAGE_STATES
 from mailing.runs import ZoneForecast
 from tests.builders import (
     HOUR,
@@ -221,6 +222,32 @@ def test_newcomers_share_what_one_run_can_map(connection):
     assert len(select(connection, campaign_id, batch_size=1, max_batches=4, newcomers=True).batches) == 4
 
 
+def test_who_joins_by_a_new_filter_shares_what_one_run_can_map(connection):
+    some_clients(connection, 30, code="103")
+    some_clients(connection, 30, code="104")
+    campaign_id = a_campaign(connection, filter_operator_codes=["103"])
+    select(connection, campaign_id, batch_size=10, max_batches=4)
+    campaigns.edit(connection, campaign_id, actor="anna", filter_operator_codes=["103", "104"])
+    assert len(select(connection, campaign_id, batch_size=1, max_batches=4).batches) == 4
+    assert states(connection, campaign_id) == {"pending": 60}
+
+
+def test_a_further_run_is_due_once_somebody_asked_for_one(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=3)
+    assert not runs.is_further_run_due(connection, campaign_id, now() - HOUR)
+    assert runs.wake(connection, campaign_id, in_s=10)
+    assert runs.is_further_run_due(connection, campaign_id, now())
+    assert not runs.is_further_run_due(connection, campaign_id, now() + timedelta(seconds=11))
+    connection.execute("UPDATE campaigns SET sending_stop = now() + interval '5 seconds'")
+    assert not runs.is_further_run_due(connection, campaign_id, now()), "no run begins after the stop"
+
+
+def test_a_paused_campaign_is_not_woken(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=3)
+    campaigns.pause(connection, campaign_id, actor="anna")
+    assert not runs.wake(connection, campaign_id)
+
+
 def test_closing_is_refused_while_messages_are_left(connection):
     campaign_id, _ = an_open_campaign(connection, clients=3)
     with pytest.raises(NotFinished, match=f"campaign {campaign_id} .running.: 3 messages are pending and 0 sending"):
@@ -279,7 +306,7 @@ def test_the_report_adds_up_to_the_audience(connection):
     messages.record(connection, campaign_id, token, outcomes)
 
     row = connection.execute("SELECT * FROM reporting.campaign_statistics").fetchone()
-    by_state = {name: row[name] for name in campaigns.MESSAGE_STATES}
+    by_state = {name: row[name] for name in MESSAGE_STATES}
     assert by_state == {
         "sent": 1, "failed": 1, "unknown": 1, "sending": 1, "pending": 2, "expired": 0, "cancelled": 0, "excluded": 0
     }  # fmt: skip
@@ -515,6 +542,14 @@ def test_a_cancelled_campaign_takes_no_audience(connection):
 
 
 # Live audiences
+
+
+def test_who_joins_a_live_campaign_by_a_new_filter_is_a_latecomer_to_the_task_that_follows(connection):
+    some_clients(connection, 4, code="104")
+    campaign_id, _ = an_open_campaign(connection, clients=3, audience="live", filter_operator_codes=["103"])
+    campaigns.edit(connection, campaign_id, actor="anna", filter_operator_codes=["103", "104"])
+    assert runs.follow_audience(connection, campaign_id) == [2]
+    assert states(connection, campaign_id) == {"pending": 7}
 
 
 def test_latecomers_join_a_live_campaign_once_each_in_batches_of_their_own(connection):

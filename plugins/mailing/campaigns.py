@@ -16,8 +16,13 @@ import psycopg
 from psycopg import sql
 
 from mailing import audit, db
+from mailing.campaign_rows import CampaignDetails as CampaignDetails
+from mailing.campaign_rows import Progress as Progress
+from mailing.campaign_rows import get as get
+from mailing.campaign_rows import page as page
+from mailing.campaign_rows import progress as progress
 from mailing.errors import Conflict, InvalidInput, NotFound
-from mailing.models import DEFAULT_GATEWAY, MAX_TEXT, MESSAGE_STATES
+from mailing.models import DEFAULT_GATEWAY, MAX_TEXT
 from mailing.window import LEAD, TRAIL, Window
 
 SQL = db.queries("campaigns")
@@ -34,6 +39,7 @@ WRONG_VALUES = {
     "campaigns_gateway_fkey": "gateway: wanted the name of an existing gateway",
     "campaigns_local_hours_both_ends_check": "local_from, local_to: wanted both ends of the local hours, or neither",
     "campaigns_local_hours_not_empty_check": "local_from, local_to: wanted two different times",
+    "campaigns_local_hours_in_a_day_check": "local_from, local_to: wanted times before 24:00 (midnight is 00:00)",
     "campaigns_messages_per_second_positive_check": "messages_per_second: wanted a number above 0, or none",
 }
 """What was wanted, by the constraint that a value broke."""
@@ -79,48 +85,6 @@ class CampaignRow:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How a campaign stands: `audience` is the sum of the eight states, always."""
-
-    id: int
-    name: str | None
-    status: str
-    audience: int
-    pending: int
-    sending: int
-    sent: int
-    failed: int
-    unknown: int
-    expired: int
-    cancelled: int
-    excluded: int
-    opened_at: datetime | None
-    finished_at: datetime | None
-    wake_at: datetime | None
-    gateway: str
-    breaker_state: str
-    breaker_reason: str | None
-    breaker_probe_at: datetime | None
-    first_claimed_at: datetime | None
-    last_sent_at: datetime | None
-
-    @property
-    def standing(self) -> str:
-        """For people: its status, and what keeps it from sending."""
-        if self.status != "running" or self.breaker_state == "closed":
-            return self.status
-        if self.breaker_reason in ("http_401", "http_403"):
-            return f"running; gateway {self.gateway} refuses the token of its connection"
-        return f"running; waits for gateway {self.gateway} ({self.breaker_reason})"
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """The audience and its states, without those that nobody is in."""
-        states = {state: getattr(self, state) for state in MESSAGE_STATES}
-        return {"audience": self.audience} | {state: count for state, count in states.items() if count}
-
-
 def relevant(connection: db.Connection) -> list[dict[str, Any]]:
     """The campaigns that are DAGs now, by id, as JSON objects for `CampaignRow.from_json`: one query."""
     rows = connection.execute(SQL["relevant_campaigns"], {"lead": LEAD, "trail": TRAIL})
@@ -148,8 +112,14 @@ def create(
     local_to: time | None = None,
     messages_per_second: float | Decimal | None = None,
     gateway: str = DEFAULT_GATEWAY,
+    actor: str | None = None,
 ) -> int:
-    """The id of a new campaign. Raises InvalidInput for values that break a rule; then nothing is written."""
+    """The id of a new campaign. Raises InvalidInput for values that break a rule; then nothing is written.
+
+    `actor`: who is to stand in the audit log; None: nobody, for a row that is written as SQL would write it.
+    """
+    if actor is not None:
+        audit.check_actor("new campaign", actor)
     values = {
         "name": name, "text": text, "sending_start": sending_start, "sending_stop": sending_stop,
         "filter_tags": list(filter_tags), "filter_operator_codes": list(filter_operator_codes),
@@ -157,6 +127,8 @@ def create(
         "messages_per_second": messages_per_second, "gateway": gateway,
     }  # fmt: skip
     row = _write(connection, "new campaign", SQL["insert_campaign"], values, values)
+    if actor is not None:
+        audit.record(connection, actor, "create", campaign_id=row["id"])
     return int(row["id"])
 
 
@@ -170,7 +142,7 @@ def edit(connection: db.Connection, campaign_id: int, *, actor: str, **changes: 
     thing = f"campaign {campaign_id}"
     audit.check_actor(thing, actor)
     if unknown := sorted(set(changes) - set(EDITABLE)):
-        raise InvalidInput(f"{thing}: {', '.join(unknown)}: wanted some of {', '.join(EDITABLE)}")
+        raise InvalidInput(f"{thing}: {', '.join(unknown)}: wanted some of {', '.join(EDITABLE)}", unknown)
     if not changes:
         return
     campaign = lock(connection, campaign_id)
@@ -200,29 +172,33 @@ def _write(
     """What `statement` returns. Raises InvalidInput for values that break a rule, and then writes nothing."""
     for end in ("sending_start", "sending_stop"):
         if end in given and (not isinstance(given[end], datetime) or given[end].tzinfo is None):
-            raise InvalidInput(f"{thing}: {end}: wanted a moment with a time zone, got {given[end]}")
+            raise InvalidInput(f"{thing}: {end}: wanted a moment with a time zone, got {given[end]}", [end])
     try:
         with connection.transaction():
             row = db.one(connection, statement, values)
             assert row is not None  # noqa: S101 - RETURNING, of a row that is locked
             if row["is_over"] and "sending_stop" in given:
-                raise InvalidInput(f"{thing}: sending_stop: wanted a moment to come, got {given['sending_stop']}")
+                said = f"{thing}: sending_stop: wanted a moment to come, got {given['sending_stop']}"
+                raise InvalidInput(said, ["sending_stop"])
     except psycopg.errors.IntegrityError as error:  # which shows the row, text and all: not to be seen in a traceback
-        raise InvalidInput(_what_was_wanted(thing, error, given)) from None
-    except psycopg.DataError as error:
+        raise _what_was_wanted(thing, error, given) from None
+    except (psycopg.DataError, psycopg.errors.DatatypeMismatch) as error:
         raise InvalidInput(f"{thing}: {error.diag.message_primary or error}") from None
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"{thing}: wanted text that is Unicode, got {error.reason}") from None
     return row
 
 
-def _what_was_wanted(thing: str, error: psycopg.errors.IntegrityError, given: Mapping[str, Any]) -> str:
+def _what_was_wanted(thing: str, error: psycopg.errors.IntegrityError, given: Mapping[str, Any]) -> InvalidInput:
     """The rule and the values that broke it; the text's length instead of the text, which logs must not show."""
     constraint = error.diag.constraint_name or ""
     wanted = WRONG_VALUES.get(constraint, f"{error.diag.column_name or constraint}: {error.diag.message_primary}")
-    names = [name for name in wanted.partition(":")[0].split(", ") if name in given]
-    got = {name: f"{len(given[name] or '')} characters" if name == "text" else given[name] for name in names}
+    names = wanted.partition(":")[0].split(", ")
+    shown = [name for name in names if name in given]
+    got = {name: f"{len(given[name] or '')} characters" if name == "text" else given[name] for name in shown}
     said = ", ".join(f"{name}={value}" for name, value in got.items())
     hint = f" ({error.diag.message_primary})" if constraint == "campaigns_filter_tags_known" else ""
-    return f"{thing}: {wanted}" + (f", got {said}" if said else "") + hint
+    return InvalidInput(f"{thing}: {wanted}" + (f", got {said}" if said else "") + hint, names)
 
 
 def pause(connection: db.Connection, campaign_id: int, *, actor: str) -> None:
@@ -255,8 +231,38 @@ def _change_status(connection: db.Connection, campaign_id: int, action: str, act
     if action == "resume" and campaign["is_over"]:
         raise Conflict(f"campaign {campaign_id}: resume: its window closed at {campaign['sending_stop']}")
     parameters = {"campaign_id": campaign_id, "status": status, "from": list(before)}
-    connection.execute(SQL["change_status"], parameters)
-    audit.record(connection, actor, action, campaign_id=campaign_id)
+    with connection.transaction():
+        connection.execute(SQL["change_status"], parameters)
+        audit.record(connection, actor, action, campaign_id=campaign_id)
+
+
+def delete(connection: db.Connection, campaign_id: int, *, actor: str) -> None:
+    """Forget a campaign of which nothing ever left: its messages, batches and test sends go with it.
+
+    Raises NotFound, and Conflict where it may have sent something, or still may; then nothing is written.
+    """
+    thing = f"campaign {campaign_id}"
+    audit.check_actor(thing, actor)
+    campaign = lock_for_deletion(connection, campaign_id)
+    if campaign["status"] not in ("cancelled", "finished") and (
+        campaign["status"] != "scheduled" or campaign["opens_in_s"] <= 0
+    ):
+        raise Conflict(f"{thing}: delete: wanted one whose start is still ahead, or that is over; cancel it instead")
+    row = db.one(connection, SQL["what_left"], {"campaign_id": campaign_id})
+    if row and row["holder"]:
+        raise Conflict(f"{thing}: delete: wanted one that no task is at, {row['holder']} is")
+    if row and row["message_id"]:
+        raise Conflict(f"{thing}: delete: wanted one of which nothing left; message {row['message_id']} was claimed")
+    with connection.transaction():
+        connection.execute(SQL["delete_messages"], {"campaign_id": campaign_id})
+        connection.execute(SQL["delete_campaign"], {"campaign_id": campaign_id})
+        audit.record(connection, actor, "delete", campaign_id=campaign_id)
+
+
+def lock_for_deletion(connection: db.Connection, campaign_id: int) -> dict[str, Any]:
+    """As `lock`, and against whoever would add messages, too: before `lock`, or the two may wait for each other."""
+    connection.execute(SQL["lock_campaign_wholly"], {"campaign_id": campaign_id})
+    return lock(connection, campaign_id)
 
 
 def lock(connection: db.Connection, campaign_id: int) -> dict[str, Any]:
@@ -265,14 +271,6 @@ def lock(connection: db.Connection, campaign_id: int) -> dict[str, Any]:
     if row is None:
         raise NotFound(f"campaign {campaign_id}: there is no such campaign")
     return row
-
-
-def progress(connection: db.Connection, campaign_id: int) -> Progress:
-    """How the campaign stands now, counted from the ledger. Raises NotFound."""
-    row = db.one(connection, SQL["campaign_progress"], {"campaign_id": campaign_id})
-    if row is None:
-        raise NotFound(f"campaign {campaign_id}: there is no such campaign")
-    return Progress(**row)
 
 
 def signals(connection: db.Connection) -> dict[int, dict[str, Any]]:

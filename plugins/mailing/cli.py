@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import sqlalchemy.exc
 
-from mailing import campaigns, clients, db, messages, migrate, runs
+from mailing import campaigns, client_import, db, messages, migrate, runs
 from mailing.errors import MailingError, NotFinished
 
 TRANSITIONS = {"pause": campaigns.pause, "resume": campaigns.resume, "cancel": campaigns.cancel}
@@ -73,7 +73,7 @@ def _change(campaign_id: int, action: str, actor: str) -> None:
     with db.transaction() as connection:
         TRANSITIONS[action](connection, campaign_id, actor=actor)
     if action == "cancel":
-        with suppress(NotFinished), db.transaction() as connection:  # what is in flight is settled by its task
+        with db.transaction() as connection, suppress(NotFinished):  # what is in flight is settled by its task
             runs.close(connection, campaign_id)
     with db.transaction() as connection:
         progress = campaigns.progress(connection, campaign_id)
@@ -91,7 +91,7 @@ def _forecast(campaign_id: int) -> None:
 
 def _import(file: Path, reject_file: Path | None) -> None:
     with db.transaction() as connection:
-        figures = clients.import_clients(connection, file, reject_file)
+        figures = client_import.import_clients(connection, file, reject_file)
     print(
         f"{figures.rows:,} rows: {figures.clients:,} clients ({figures.inserted:,} new, {figures.updated:,} updated,"
         f" {figures.unchanged:,} unchanged), {figures.repeated_phone:,} repeated, {figures.normalised:,} normalised,"

@@ -1,4 +1,4 @@
-"""A client file, read and judged row by row: what `clients` may write, and what was wrong with the rest.
+"""A client file, read and judged row by row: what `client_import` may write, and what was wrong with the rest.
 
 A row is judged by its first wrong field in the order phone_number, tags, timezone. Whatever the length of the file, one
 chunk of it is in memory.
@@ -9,9 +9,9 @@ from __future__ import annotations
 import csv
 import re
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -91,13 +91,10 @@ class ClientFile:
         frame = pd.DataFrame(
             [row.fields for row in whole], columns=self._header, index=[row.line_number for row in whole], dtype="str"
         )
-        clients, rejects = _judge_fields(frame, zones)
-        return Chunk(
-            rows=len(rows),
-            clients=clients,
-            rejects=sorted(broken + rejects, key=lambda reject: reject.line_number),
-            normalised=int((clients["phone_number"] != frame.loc[clients.index, "phone_number"]).sum()),
-        )
+        lists = [written.split(";") if written else [] for written in frame["tags"]]
+        chunk = _judge_fields(frame, lists, zones)
+        rejects = sorted(broken + chunk.rejects, key=lambda reject: reject.line_number)
+        return replace(chunk, rows=len(rows), rejects=rejects)
 
 
 @contextmanager
@@ -210,13 +207,27 @@ def _reject_row(row: _Row) -> Reject:
     return Reject(row.line_number, "row", ",".join(row.fields), reason)
 
 
-def _judge_fields(frame: pd.DataFrame, zones: Collection[str]) -> tuple[pd.DataFrame, list[Reject]]:
-    """The good rows as clients, and the wrong ones by their first wrong field."""
+def judge(rows: Sequence[tuple[str, list[str], str]], zones: Collection[str]) -> Chunk:
+    """Rows that stand in no file (phone number, tags, time zone), judged as a file's: their line numbers count from 1.
+
+    The value of a reject for its tags is empty.
+    """
+    frame = pd.DataFrame(
+        {"phone_number": [row[0] for row in rows], "tags": "", "timezone": [row[2] for row in rows]},
+        index=range(1, len(rows) + 1),
+        dtype="str",
+    )
+    return _judge_fields(frame, [row[1] for row in rows], zones)
+
+
+def _judge_fields(frame: pd.DataFrame, lists: Sequence[list[str]], zones: Collection[str]) -> Chunk:
+    """The good rows as clients, and the wrong ones by their first wrong field. `lists`: the tags of each row."""
     numbers = frame["phone_number"]
     other = ~numbers.str.fullmatch(phone.PHONE_NUMBER)
     numbers = numbers.mask(other, numbers[other].map(phone.normalise))
-    judged = list(map(read_tags, frame["tags"], numbers.fillna("").map(phone.operator_code)))
-    tags = pd.DataFrame(judged, columns=["names", "wrong"], index=frame.index, dtype="str")
+    judged = map(own_tags, lists, numbers.fillna("").map(phone.operator_code))
+    joined = [(";".join(names), wrong) for names, wrong in judged]
+    tags = pd.DataFrame(joined, columns=["names", "wrong"], index=frame.index, dtype="str")
     zone = frame["timezone"].mask(frame["timezone"] == "", DEFAULT_ZONE)
     # The first that holds decides.
     wrong = np.select([numbers.isna(), tags["wrong"] != "", ~zone.isin(list(zones))], COLUMNS, default="")
@@ -227,19 +238,20 @@ def _judge_fields(frame: pd.DataFrame, zones: Collection[str]) -> tuple[pd.DataF
         Reject(line, row["field"], row[row["field"]], _REASONS.get(row["field"], row["wrong_tag"]))
         for line, row in zip(bad.index, bad.to_dict("records"), strict=True)
     ]
-    return clients, rejects
+    normalised = int((clients["phone_number"] != frame.loc[clients.index, "phone_number"]).sum())
+    return Chunk(len(frame), clients, rejects, normalised)
 
 
-def read_tags(written: str, operator_code: str) -> tuple[str, str]:
-    """The tags of one client, sorted and joined by `;`, and what is wrong with the first wrong one, or "".
+def own_tags(names: Iterable[str], operator_code: str) -> tuple[list[str], str]:
+    """The tags of one client, sorted and each once, and what is wrong with the first wrong one, or "".
 
     The client's own operator code is left out: it counts as a tag, so an exported list holds it, but it is computed.
     """
-    names = [name for name in written.split(";") if name != operator_code] if written else []
+    names = [name for name in names if name != operator_code]
     for name in names:
         if wrong := wrong_tag(name):
-            return "", f"tag {name[:80]!r} {wrong}"
-    return ";".join(sorted(set(names))), ""
+            return [], f"tag {name[:80]!r} {wrong}"
+    return sorted(set(names)), ""
 
 
 @lru_cache(maxsize=10_000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 
@@ -10,7 +11,14 @@ class MailingError(Exception):
 
 
 class InvalidInput(MailingError):
-    """Never: what was given breaks a rule. The message names the thing, its id and what was wanted."""
+    """Never: what was given breaks a rule. The message names the thing, its id and what was wanted.
+
+    `fields`: the names of what was wrong, where it has names.
+    """
+
+    def __init__(self, message: str, fields: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.fields = tuple(fields)
 
 
 class NotFound(MailingError):
@@ -19,6 +27,10 @@ class NotFound(MailingError):
 
 class Conflict(MailingError):
     """Never, as things stand: the state of the row forbids it. The message names both."""
+
+
+class Stale(MailingError):
+    """Again, with the thing as it is now: it was written since the caller read it."""
 
 
 class NotFinished(MailingError):

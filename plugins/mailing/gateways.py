@@ -50,7 +50,15 @@ class GatewayRow:
 
 def all_gateways(connection: db.Connection) -> list[GatewayRow]:
     """Every gateway, by name."""
-    return [GatewayRow(**row) for row in connection.execute(SQL["gateways"])]
+    return [GatewayRow(**row) for row in connection.execute(SQL["gateways"], {"gateway": None})]
+
+
+def get(connection: db.Connection, name: str) -> GatewayRow:
+    """One gateway. Raises NotFound."""
+    row = db.one(connection, SQL["gateways"], {"gateway": name})
+    if row is None:
+        raise NotFound(f"gateway {name}: there is no such gateway")
+    return GatewayRow(**row)
 
 
 def change(connection: db.Connection, name: str, *, actor: str, **changes: Any) -> None:
@@ -68,9 +76,9 @@ def change(connection: db.Connection, name: str, *, actor: str, **changes: Any) 
             row = db.one(connection, SQL["change_gateway"], {"gateway": name, "given": list(changes), **values})
     except psycopg.IntegrityError as error:
         wanted = WRONG_VALUES.get(error.diag.constraint_name or "", error.diag.message_primary or "")
-        column = wanted.partition(":")[0]
-        raise InvalidInput(f"{thing}: {wanted}, got {changes.get(column)}") from error
-    except psycopg.DataError as error:
+        column = error.diag.column_name or wanted.partition(":")[0]
+        raise InvalidInput(f"{thing}: {wanted}, got {changes.get(column)}", [column]) from error
+    except (psycopg.DataError, psycopg.errors.DatatypeMismatch) as error:
         raise InvalidInput(f"{thing}: {error.diag.message_primary or error}") from error
     if row is None:
         raise NotFound(f"{thing}: there is no such gateway")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import bisect
 import zoneinfo
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from functools import cache
@@ -103,6 +103,30 @@ def spans(hours: LocalHours, zones: Iterable[str], now: datetime) -> dict[str, S
     All 600 zones take some 10 ms; the first call of a process reads their files, some 60 ms more.
     """
     return {zone: hours.span(zone, now) for zone in dict.fromkeys(zones)}
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneForecast:
+    """Of one time zone: how many clients, when the first of them can be reached, and how many never before the stop."""
+
+    timezone: str
+    clients: int
+    opens_at: datetime | None  # aware; None: not before the stop
+    never: int
+
+
+def forecast(
+    clients: Mapping[str, int], hours: LocalHours | None, begins: datetime, stop: datetime
+) -> list[ZoneForecast]:
+    """Whom sending from `begins` (included) to `stop` (excluded) can reach. `clients`: how many live in each zone."""
+    return [_zone_forecast(zone, count, hours, begins, stop) for zone, count in clients.items()]
+
+
+def _zone_forecast(zone: str, clients: int, hours: LocalHours | None, begins: datetime, stop: datetime) -> ZoneForecast:
+    opens_at = begins if hours is None else max(begins, hours.span(zone, begins).opens_at)
+    if opens_at >= stop:
+        return ZoneForecast(zone, clients, None, clients)
+    return ZoneForecast(zone, clients, opens_at, 0)
 
 
 @cache  # ZoneInfo itself holds on to eight zones only and reads the others' files anew each time

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from typing import Any
 
+import structlog
 from psycopg.rows import args_row
 
 from mailing import audit, db
@@ -15,6 +16,8 @@ from mailing.local_hours import LocalHours, Span
 from mailing.models import MAX_REPLY
 
 SQL = db.queries("messages")
+
+log = structlog.get_logger(__name__)
 
 LEASE = timedelta(seconds=30)
 """How long a task that says nothing is believed to be alive: many missed renewals are forgiven."""
@@ -135,6 +138,11 @@ class Outlook:
     due_s: float | None
     lease_s: float | None
 
+    @property
+    def is_due(self) -> bool:
+        """Whether something is pending that waits for nothing of its own."""
+        return self.pending > 0 and (self.due_s or 0.0) <= 0.0
+
 
 def batch(connection: db.Connection, campaign_id: int, number: int) -> Batch:
     """One batch of a campaign. Raises NotFound."""
@@ -254,8 +262,8 @@ def record(connection: db.Connection, campaign_id: int, token: int, outcomes: Se
     if others:
         names = ("id", "attempt", "state", "reason", "age_s", "wait_s", "burn", "duration_ms", "status_code")
         parameters = {"campaign_id": campaign_id, "token": token, **_columns(others, *names)}
-        parameters["error"] = [_storable(outcome.error) for outcome in others]
-        parameters["reply"] = [_storable(outcome.reply) for outcome in others]
+        parameters["error"] = [storable(outcome.error) for outcome in others]
+        parameters["reply"] = [storable(outcome.reply) for outcome in others]
         counted += connection.execute(SQL["record_outcomes"], parameters).rowcount
     return counted
 
@@ -266,7 +274,16 @@ def _columns(outcomes: Sequence[Outcome], *names: str) -> dict[str, Any]:
 
 def recover_claims(connection: db.Connection, campaign_id: int, batch: Batch) -> int:
     """Settle what dead tasks had claimed of a batch: `unknown`, or `pending` by the campaign's `on_doubt`. How many."""
-    return connection.execute(SQL["recover_claims"], {"campaign_id": campaign_id, **batch.id_range}).rowcount
+    return recover_range(connection, campaign_id, **batch.id_range)
+
+
+def recover_range(connection: db.Connection, campaign_id: int, first_id: int | None, last_id: int | None) -> int:
+    """The same, of a range of ids; None: there is none."""
+    parameters = {"campaign_id": campaign_id, "first_id": first_id, "last_id": last_id}
+    recovered = connection.execute(SQL["recover_claims"], parameters).fetchall()
+    for message in recovered:
+        log.warning("not sent", campaign_id=campaign_id, reason="task_died", **message)
+    return len(recovered)
 
 
 def outlook(
@@ -347,9 +364,10 @@ def _lock_for_verdict(
 def _apply(connection: db.Connection, campaign_id: int, ids: list[int], verdict: str, actor: str) -> None:
     if verdict == "send_again" and connection.execute(SQL["reopen"], {"campaign_id": campaign_id}).rowcount == 0:
         raise Conflict(f"campaign {campaign_id}: send_again: wanted a campaign that is not cancelled, its window open")
-    connection.execute(SQL["apply_verdict"], {"ids": ids, "verdict": verdict, "actor": actor})
+    for message in connection.execute(SQL["apply_verdict"], {"ids": ids, "verdict": verdict, "actor": actor}):
+        log.info("settled", campaign_id=campaign_id, verdict=verdict, actor=actor, **message)
 
 
-def _storable(text: str | None) -> str | None:
+def storable(text: str | None) -> str | None:
     """At most 1 KB, and no NUL, which PostgreSQL's text cannot hold."""
     return None if text is None else text[:MAX_REPLY].replace("\x00", "\N{REPLACEMENT CHARACTER}")

@@ -102,14 +102,15 @@ class Client(Base):
     """Somebody who can be messaged: a phone number of the form 7XXXXXXXXXX."""
 
     __tablename__ = "clients"
-    __table_args__ = (CheckConstraint("phone_number ~ '^7[0-9]{10}$'", name="phone_number_form"),)
+    __table_args__ = (
+        CheckConstraint("phone_number ~ '^7[0-9]{10}$'", name="phone_number_form"),
+        Index(None, "mobile_operator_code", "id"),  # select_audience by operator code; a page of those who have it
+        Index(None, "timezone", "id"),  # a page of those who live there
+    )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     phone_number: Mapped[str] = mapped_column(unique=True)
-    mobile_operator_code: Mapped[str] = mapped_column(
-        Computed("substr(phone_number, 2, 3)", persisted=True),
-        index=True,  # select_audience by operator code
-    )
+    mobile_operator_code: Mapped[str] = mapped_column(Computed("substr(phone_number, 2, 3)", persisted=True))
     timezone: Mapped[str] = mapped_column(ForeignKey("timezones.name"), server_default="UTC")
     created: Mapped[datetime] = mapped_column(server_default=func.now())
 
@@ -174,6 +175,7 @@ class Campaign(Base):
         CheckConstraint(_one_of("on_doubt", ("hold", "resend")), name="on_doubt_known"),
         CheckConstraint("(local_from IS NULL) = (local_to IS NULL)", name="local_hours_both_ends"),
         CheckConstraint("local_from <> local_to", name="local_hours_not_empty"),
+        CheckConstraint("local_from < '24:00' AND local_to < '24:00'", name="local_hours_in_a_day"),
         CheckConstraint(IS_A_LIMIT, name="messages_per_second_positive"),
         CheckConstraint(_one_of("status", CAMPAIGN_STATUSES), name="status_known"),
         CheckConstraint("status <> 'finished' OR finished_at IS NOT NULL", name="finished_has_time"),
@@ -231,7 +233,7 @@ class Batch(Base):
     __tablename__ = "batches"
     __table_args__ = (
         CheckConstraint("first_id <= last_id", name="range_order"),
-        CheckConstraint("size > 0", name="size_positive"),
+        CheckConstraint("size >= 0", name="size_not_negative"),  # 0: all of it was removed by hand
     )
 
     campaign_id: Mapped[int] = mapped_column(
@@ -343,7 +345,46 @@ class AuditEntry(Base):
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     at: Mapped[datetime] = mapped_column(server_default=func.now())
     actor: Mapped[str]
-    action: Mapped[str]  # pause, resume, cancel, edit; send_again, assume_sent, give_up; change_gateway
+    action: Mapped[str]  # pause, resume, edit; enrol, postpone, remove, resend; send_again; change_gateway; and so on
     campaign_id: Mapped[int | None] = mapped_column(BigInteger)
     message_id: Mapped[int | None] = mapped_column(BigInteger)
     detail: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+
+
+class IdempotencyKey(Base):
+    """One row per request that may be repeated: what was asked, and what was answered."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (CheckConstraint("char_length(key) BETWEEN 1 AND 200", name="key_length"),)
+
+    actor: Mapped[str] = mapped_column(primary_key=True)
+    route: Mapped[str] = mapped_column(primary_key=True)  # method and path
+    key: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[bytes]  # SHA-256 of the body
+    status: Mapped[int | None] = mapped_column(SmallInteger)  # NULL until the work is done
+    response: Mapped[Any | None] = mapped_column(JSONB)
+    created: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)  # forget_keys
+
+
+class TestSend(Base):
+    """One row per message that was sent to try a campaign out: to given clients, and outside all statistics.
+
+    Its id is drawn from the same sequence as those of messages, so that the gateway never sees one twice.
+    """
+
+    __tablename__ = "test_sends"
+    __table_args__ = (
+        CheckConstraint(_one_of("state", ("sending", "sent", "failed", "unknown")), name="state_known"),
+        CheckConstraint(f"char_length(reply) <= {MAX_REPLY}", name="reply_length"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    campaign_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("campaigns.id", ondelete="CASCADE"), index=True)
+    client_id: Mapped[int] = mapped_column(BigInteger)
+    actor: Mapped[str]
+    created: Mapped[datetime] = mapped_column(server_default=func.now())
+    state: Mapped[str] = mapped_column(server_default="sending")  # it stays so only if the server died meanwhile
+    reason: Mapped[str | None]
+    status_code: Mapped[int | None] = mapped_column(SmallInteger)
+    error: Mapped[str | None]
+    reply: Mapped[str | None]

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from mailing import campaigns, db, messages
+from mailing import campaigns, db, local_hours, messages
 from mailing.campaigns import Progress
 from mailing.errors import NotFinished, NotFound
-from mailing.local_hours import LocalHours
+from mailing.local_hours import LocalHours, ZoneForecast
 from mailing.window import TRAIL
 
 SQL = db.queries("runs")
@@ -68,11 +68,9 @@ def select_audience(
         return Opening([], "it is cancelled")
     if campaign["status"] == "paused" and not is_over:
         return Opening([], "it is paused", closes_in_s=campaign["closes_in_s"], updated=campaign["updated"])
-    enrolled = _follow_filter(connection, campaign)
+    enrolled = _follow_filter(connection, campaign, batch_size=batch_size, max_batches=max_batches)
     if is_first or (not is_over and (newcomers or campaign["audience"] == "live")):
-        # What is unfinished already takes its share of what one run can map.
-        free = max(1, max_batches - len(_unfinished_batches(connection, campaign_id)))
-        enrolled += _enrol(connection, campaign_id, batch_size=batch_size, max_batches=free)
+        enrolled += _enrol(connection, campaign_id, batch_size=batch_size, max_batches=max_batches)
     batches = [row["number"] for row in _unfinished_batches(connection, campaign_id)]
     if batches or is_first:
         parameters = {"campaign_id": campaign_id, "revision": campaign["revision"]}
@@ -87,13 +85,13 @@ def follow_filter(connection: db.Connection, campaign_id: int) -> int:
     return _follow_filter(connection, _lock_audience(connection, campaign_id))
 
 
-def _follow_filter(connection: db.Connection, campaign: dict[str, Any]) -> int:
+def _follow_filter(connection: db.Connection, campaign: dict[str, Any], **how: Any) -> int:
     if not campaign["audience_stale"]:
         return 0
     parameters = {"campaign_id": campaign["id"], "revision": campaign["revision"]}
     connection.execute(SQL["exclude_unmatched"], parameters)
     readmitted = connection.execute(SQL["readmit_matched"], parameters).rowcount
-    enrolled = _enrol(connection, campaign["id"])
+    enrolled = _enrol(connection, campaign["id"], **how)
     connection.execute(SQL["audience_followed"], parameters)
     return readmitted + enrolled
 
@@ -104,7 +102,7 @@ def follow_audience(connection: db.Connection, campaign_id: int) -> list[int] | 
     if campaign["is_over"] or campaign["audience"] != "live" or campaign["status"] in ("cancelled", "finished"):
         return None
     if campaign["status"] == "running":
-        _follow_filter(connection, campaign)
+        _follow_filter(connection, campaign, is_late=True)
         _enrol(connection, campaign_id, is_late=True)
     return [row["number"] for row in _unfinished_batches(connection, campaign_id) if row["is_late"]]
 
@@ -117,9 +115,9 @@ def _enrol(
     max_batches: int = MAX_BATCHES,
     is_late: bool = False,
 ) -> int:
-    parameters = {
-        "campaign_id": campaign_id, "batch_size": batch_size, "max_batches": max_batches, "is_late": is_late
-    }  # fmt: skip
+    # What is unfinished already takes its share of what one run can map.
+    free = max(1, max_batches - len(_unfinished_batches(connection, campaign_id)))
+    parameters = {"campaign_id": campaign_id, "batch_size": batch_size, "max_batches": free, "is_late": is_late}
     row = db.one(connection, SQL["enrol_audience"], parameters)
     return int(row["enrolled"]) if row else 0
 
@@ -174,7 +172,7 @@ def _unfinished_batches(connection: db.Connection, campaign_id: int) -> list[dic
 def _recover_all(connection: db.Connection, campaign_id: int) -> None:
     parameters = {"campaign_id": campaign_id, "batch": None}
     span = db.one(connection, SQL["message_range"], parameters)
-    connection.execute(messages.SQL["recover_claims"], {**parameters, **(span or {})})
+    messages.recover_range(connection, campaign_id, **(span or {"first_id": None, "last_id": None}))
     connection.execute(SQL["forget_dead_leases"], parameters)
 
 
@@ -200,25 +198,21 @@ def unattended(connection: db.Connection) -> list[int]:
     return [row["id"] for row in connection.execute(SQL["unattended_campaigns"], {"patience": UNATTENDED})]
 
 
-def wake(connection: db.Connection, campaign_id: int) -> None:
-    """Have the campaign's DAG run once more."""
-    connection.execute(SQL["wake_campaign"], {"campaign_id": campaign_id})
+def wake(connection: db.Connection, campaign_id: int, in_s: float = 0.0) -> bool:
+    """Have the campaign's DAG run once more, in so many seconds. False: it is paused or over, and does not."""
+    return connection.execute(SQL["wake_campaign"], {"campaign_id": campaign_id, "in_s": in_s}).rowcount == 1
+
+
+def is_further_run_due(connection: db.Connection, campaign_id: int, run_after: datetime) -> bool:
+    """Whether a run was asked for after the one that stands for `run_after` (aware)."""
+    row = db.one(connection, SQL["is_further_run_due"], {"campaign_id": campaign_id, "run_after": run_after})
+    return bool(row and row["is_due"])
 
 
 def updated(connection: db.Connection, campaign_id: int) -> float:
     """When the campaign's row was last written, epoch seconds; 0 where there is none."""
     row = db.one(connection, SQL["campaign_updated"], {"campaign_id": campaign_id})
     return float(row["updated"]) if row else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class ZoneForecast:
-    """Of one time zone: how many clients, when the first of them can be reached, and how many never before the stop."""
-
-    timezone: str
-    clients: int
-    opens_at: datetime | None  # aware; None: not before the stop
-    never: int
 
 
 def forecast(connection: db.Connection, campaign_id: int) -> list[ZoneForecast]:
@@ -229,14 +223,8 @@ def forecast(connection: db.Connection, campaign_id: int) -> list[ZoneForecast]:
     hours = LocalHours(campaign["local_from"], campaign["local_to"]) if campaign["local_from"] is not None else None
     begins = max(campaign["sending_start"], campaign["now"])
     rows = connection.execute(SQL["audience_by_zone"], {"campaign_id": campaign_id})
-    return [_zone_forecast(row["timezone"], row["clients"], hours, begins, campaign["sending_stop"]) for row in rows]
-
-
-def _zone_forecast(zone: str, clients: int, hours: LocalHours | None, begins: datetime, stop: datetime) -> ZoneForecast:
-    opens_at = begins if hours is None else max(begins, hours.span(zone, begins).opens_at)
-    if opens_at >= stop:
-        return ZoneForecast(zone, clients, None, clients)
-    return ZoneForecast(zone, clients, opens_at, 0)
+    by_zone = {row["timezone"]: row["clients"] for row in rows}
+    return local_hours.forecast(by_zone, hours, begins, campaign["sending_stop"])
 
 
 def _lock_audience(connection: db.Connection, campaign_id: int) -> dict[str, Any]:

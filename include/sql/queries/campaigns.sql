@@ -30,13 +30,52 @@ RETURNING id, sending_stop <= clock_timestamp() AS is_over
 
 -- name: lock_campaign
 -- One campaign, its row locked until the transaction ends. The window is told by the database's clock.
-SELECT id, status, audience, audience_stale, opened_at, sending_start, sending_stop, revision,
+SELECT id, status, audience, audience_stale, opened_at, sending_start, sending_stop, revision, updated,
        extract(epoch FROM sending_start - clock_timestamp())::float8 AS opens_in_s,
        extract(epoch FROM sending_stop - clock_timestamp())::float8 AS closes_in_s,
        clock_timestamp() >= sending_stop AS is_over
 FROM campaigns
 WHERE id = %(campaign_id)s
 FOR NO KEY UPDATE
+
+-- name: lock_campaign_wholly
+-- So that nobody adds a message to it either: a foreign key's check waits for this lock.
+SELECT FROM campaigns WHERE id = %(campaign_id)s FOR UPDATE
+
+-- name: what_left
+-- One row: who holds a lease on the campaign, and a message of it that was ever claimed; NULL where there is none.
+SELECT (SELECT min(holder) FROM leases WHERE campaign_id = %(campaign_id)s) AS holder,
+       (SELECT id FROM messages
+        WHERE campaign_id = %(campaign_id)s
+          AND (attempts > 0 OR token IS NOT NULL OR in_doubt OR state = 'unknown')
+        LIMIT 1) AS message_id
+
+-- name: delete_messages
+DELETE FROM messages WHERE campaign_id = %(campaign_id)s
+
+-- name: delete_campaign
+-- Batches, attempts, revisions, test sends go with it.
+DELETE FROM campaigns WHERE id = %(campaign_id)s
+
+-- name: campaign
+-- The whole row, as `CampaignDetails` has it.
+SELECT id, name, text, sending_start, sending_stop, filter_tags, filter_operator_codes, audience, on_doubt, local_from,
+       local_to, messages_per_second::float8, gateway, status, revision, wake_at, audience_stale, opened_at, finished_at,
+       created, updated
+FROM campaigns
+WHERE id = %(campaign_id)s
+
+-- name: at_one_moment
+-- The first statement of a transaction that reads much, and in several statements.
+SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY
+
+-- name: messages_of_campaigns
+-- One row per message of these campaigns, in the order of the index on (campaign_id, client_id), so that nothing has to be
+-- sorted before the first is there.
+SELECT id, campaign_id, client_id, created, state, reason, attempts, revision, not_before, sent_at
+FROM messages
+WHERE campaign_id = ANY (%(ids)s::bigint[])
+ORDER BY campaign_id, client_id
 
 -- name: change_status
 -- A transition, guarded: only from one of the states that it may start from.

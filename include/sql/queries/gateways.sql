@@ -73,10 +73,11 @@ SET last_slot_at = to_timestamp(%(campaign_last)s),
 WHERE campaign_id = %(campaign_id)s
 
 -- name: gateways
--- Every gateway with its limits, breaker and token, by name.
+-- Every gateway (or the one of this name) with its limits, breaker and token, by name.
 SELECT name, connection_id, endpoint, messages_per_second::float8, requests_in_flight, timeout_s::float8, repeat_codes,
        breaker_state, breaker_reason, breaker_changed_at, breaker_probe_at, token_expires_at, token_warning_s
 FROM gateways
+WHERE name = coalesce(%(gateway)s, name)
 ORDER BY name
 
 -- name: change_gateway

@@ -66,7 +66,11 @@ UPDATE leases SET expires_at = clock_timestamp() WHERE token = %(token)s AND exp
 UPDATE messages m
 SET state = CASE WHEN c.status <> 'cancelled' THEN 'pending' WHEN m.in_doubt THEN 'unknown' ELSE 'cancelled' END,
     reason = CASE c.status WHEN 'cancelled' THEN 'cancelled' END,
-    attempts = m.attempts - 1
+    attempts = m.attempts - 1,
+    -- One that was never posted is as it was. Of one that was, before: the claim that is given back stands for it.
+    token = CASE WHEN m.attempts > 1 THEN m.token END,
+    revision = CASE WHEN m.attempts > 1 THEN m.revision END,
+    claimed_at = CASE WHEN m.attempts > 1 THEN m.claimed_at END
 FROM campaigns c
 WHERE c.id = %(campaign_id)s
   AND m.id BETWEEN %(first_id)s AND %(last_id)s
@@ -209,11 +213,14 @@ WITH recovered AS (
       AND m.campaign_id + 0 = %(campaign_id)s
       AND m.state = 'sending'
       AND NOT EXISTS (SELECT FROM leases l WHERE l.token = m.token AND l.expires_at > clock_timestamp())
-    RETURNING m.id, m.campaign_id, m.attempts, m.state
+    RETURNING m.id, m.campaign_id, m.client_id, m.attempts, m.state
+), evidence AS (
+    INSERT INTO attempts (campaign_id, message_id, attempt, state, reason, ended_at, error)
+    SELECT campaign_id, id, attempts, state, 'task_died', now(),
+           'the task that posted it died before the reply was recorded'
+    FROM recovered
 )
-INSERT INTO attempts (campaign_id, message_id, attempt, state, reason, ended_at, error)
-SELECT campaign_id, id, attempts, state, 'task_died', now(), 'the task that posted it died before the reply was recorded'
-FROM recovered
+SELECT id AS message_id, client_id, attempts AS attempt, state FROM recovered
 
 -- name: follow_local_hours
 -- A batch's pending messages wait for the next opening of their clients' local hours; where that lies past the stop, they
@@ -224,12 +231,18 @@ WITH zone AS (
     SELECT *
     FROM unnest(%(zones)s::text[], %(opens_at)s::timestamptz[], %(closes_at)s::timestamptz[])
         AS z (name, opens_at, closes_at)
+), campaign AS (
+    -- Locked: an edit that comes meanwhile waits, and finds what has expired here (campaigns_after_edit).
+    SELECT id, sending_stop
+    FROM campaigns
+    WHERE id = %(campaign_id)s
+      AND local_from IS NOT DISTINCT FROM %(local_from)s::time
+      AND local_to IS NOT DISTINCT FROM %(local_to)s::time
+    FOR SHARE
 ), waiting AS (
     SELECT m.id, CASE WHEN z.opens_at > clock_timestamp() THEN z.opens_at END AS opens_at, c.sending_stop
     FROM messages m
-    JOIN campaigns c ON c.id = %(campaign_id)s
-        AND c.local_from IS NOT DISTINCT FROM %(local_from)s::time
-        AND c.local_to IS NOT DISTINCT FROM %(local_to)s::time
+    CROSS JOIN campaign c
     JOIN clients cl ON cl.id = m.client_id
     LEFT JOIN zone z ON z.name = cl.timezone
     WHERE m.id BETWEEN %(first_id)s AND %(last_id)s
@@ -301,10 +314,12 @@ WITH settled AS (
         sent_at = CASE %(verdict)s WHEN 'assume_sent' THEN coalesce(m.claimed_at, now()) END,
         not_before = NULL
     WHERE m.id = ANY (%(ids)s::bigint[]) AND m.state = 'unknown'
-    RETURNING m.id, m.campaign_id
+    RETURNING m.id, m.campaign_id, m.client_id
+), kept AS (
+    INSERT INTO audit_log (actor, action, campaign_id, message_id)
+    SELECT %(actor)s, %(verdict)s, campaign_id, id FROM settled
 )
-INSERT INTO audit_log (actor, action, campaign_id, message_id)
-SELECT %(actor)s, %(verdict)s, campaign_id, id FROM settled
+SELECT id AS message_id, client_id FROM settled
 
 -- name: reopen
 -- Before messages go back to pending by a person's word: the campaign is to send them, by one more run.

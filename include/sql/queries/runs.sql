@@ -161,7 +161,7 @@ WHERE c.status IN ('scheduled', 'running')
 ORDER BY c.id
 
 -- name: wake_campaign
-UPDATE campaigns SET wake_at = clock_timestamp()
+UPDATE campaigns SET wake_at = clock_timestamp() + make_interval(secs => %(in_s)s)
 WHERE id = %(campaign_id)s AND status IN ('scheduled', 'running') AND clock_timestamp() < sending_stop
 
 -- name: audience_by_zone
@@ -189,3 +189,7 @@ WHERE id = %(campaign_id)s
 
 -- name: campaign_updated
 SELECT extract(epoch FROM updated)::float8 AS updated FROM campaigns WHERE id = %(campaign_id)s
+
+-- name: is_further_run_due
+-- Whether a run was asked for after the one that stands for %(run_after)s.
+SELECT wake_at > %(run_after)s AND wake_at < sending_stop AS is_due FROM campaigns WHERE id = %(campaign_id)s

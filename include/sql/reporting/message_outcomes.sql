@@ -24,6 +24,6 @@ LEFT JOIN clients cl ON cl.id = m.client_id;
 COMMENT ON VIEW reporting.message_outcomes IS
     'One row per message (per campaign and client): its state, why, and the text it was sent with.';
 COMMENT ON COLUMN reporting.message_outcomes.text IS
-    'The text of the revision that the message was claimed with; empty while it was never claimed.';
+    'The text of the revision that the message was last claimed with; empty while it was never claimed.';
 COMMENT ON COLUMN reporting.message_outcomes.not_before IS
     'While it is pending: when it is due (a retry, the next opening of its client''s local hours); empty: now.';

@@ -1,0 +1,183 @@
+"""Who may come in to the web server's pages and API, and what they may do there: Airflow's login, Airflow's roles.
+
+Three roles, told by what Airflow lets its user do: who may see DAGs reads; who may start runs (an *operator*) writes;
+an *admin* also deletes and configures gateways.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+from airflow.api_fastapi.core_api.security import get_user
+from airflow.configuration import conf
+from fastapi import Depends, HTTPException
+from fastapi.security import HTTPBearer
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mailing import problems
+
+MAX_BODY = int(os.environ.get("MAILING_MAX_BODY") or 4 << 20)
+"""Bytes of a request's body; `MAILING_MAX_IMPORT` is for files of clients."""
+
+MAX_IMPORT = int(os.environ.get("MAILING_MAX_IMPORT") or 1 << 30)
+
+ADMIN_ROLES = ("admin",)
+
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+_bearer = HTTPBearer(auto_error=False)
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who asks. `name`: as it is kept in the audit log."""
+
+    name: str
+    may_read: bool
+    may_write: bool
+    is_admin: bool
+
+
+class Gate:
+    """Lets nobody in who is not logged in, no write that another site made a browser send, and no body too large.
+
+    In front of everything, so that whoever is not logged in learns nothing, not even what exists. `open_paths` need no
+    login; `max_body`: bytes by path, where it is not `MAX_BODY`; a page (`pages`: their prefixes) sends people to the
+    login instead of telling them off.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        open_paths: tuple[str, ...] = (),
+        pages: tuple[str, ...] = (),
+        max_body: Mapping[str, int] | None = None,
+    ) -> None:
+        self.app, self.open_paths, self.pages = app, open_paths, pages
+        self.max_body = max_body or {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or hand on."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        limit = self.max_body.get(path, MAX_BODY)
+        refusal = _refuse_length(scope, limit)
+        if refusal is None and path not in self.open_paths:
+            refusal = await self._refuse(Request(scope), path)
+        if refusal is not None:
+            await refusal(scope, receive, send)
+        else:
+            await self.app(scope, _limited(receive, limit), send)
+
+    async def _refuse(self, request: Request, path: str) -> Response | None:
+        """Why the request is not let in. Who is let in is kept in its scope."""
+        credentials = await _bearer(request)
+        try:
+            user = await get_user(request, None, credentials)
+        except HTTPException as error:
+            if request.method == "GET" and path.startswith(self.pages or ("\0",)):
+                return RedirectResponse(get_auth_manager().get_url_login(next_url=str(request.url)), 303)
+            return problems.response(401, f"{error.detail}", headers={"WWW-Authenticate": "Bearer"})
+        except SQLAlchemyError:
+            return problems.away("Airflow's database")
+        if credentials is None and not _is_from_here(request):
+            return problems.response(
+                403, "a write by cookie was not sent from a page of this site: wanted its Origin, or a bearer token"
+            )
+        request.scope.setdefault("state", {})["mailing_user"] = _known(user)
+        return None
+
+
+def _is_from_here(request: Request) -> bool:
+    """Whether a request that carries a cookie was made by one of our own pages, as far as the browser tells.
+
+    Browsers add the cookie to what other sites make them send; they do not let those sites choose these headers.
+    """
+    if request.method in _SAFE_METHODS:
+        return True
+    if site := request.headers.get("sec-fetch-site"):
+        return site == "same-origin"
+    origin = request.headers.get("origin") or request.headers.get("referer")
+    ours = {request.headers.get("host"), urlsplit(conf.get("api", "base_url", fallback="")).netloc} - {None, ""}
+    return bool(origin) and urlsplit(origin).netloc in ours
+
+
+def _refuse_length(scope: Scope, limit: int) -> Response | None:
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value) > limit:
+            return problems.response(413, f"the body has {int(value)} bytes: wanted at most {limit}")
+    return None
+
+
+def _limited(receive: Receive, limit: int) -> Receive:
+    """`receive` for a body whose length nobody told."""
+    seen = 0
+
+    async def limited() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body") or b"")
+        if seen > limit:
+            raise HTTPException(413, f"the body has more than {limit} bytes: wanted at most {limit}")
+        return message
+
+    return limited
+
+
+def _known(user: Any) -> User:
+    may = get_auth_manager().is_authorized_dag
+    may_write = may(method="POST", access_entity=DagAccessEntity.RUN, user=user)
+    return User(
+        name=str(user.get_name() or user.get_id())[:200],
+        may_read=may(method="GET", user=user),
+        may_write=may_write,
+        is_admin=may_write and _is_admin(user),
+    )
+
+
+def _is_admin(user: Any) -> bool:
+    """By the name of its role, as SimpleAuthManager and FAB have it; elsewhere who may delete connections."""
+    names = [user.role] if hasattr(user, "role") else [role.name for role in getattr(user, "roles", None) or ()]
+    if names:
+        return any(str(name).lower() in ADMIN_ROLES for name in names)
+    return bool(get_auth_manager().is_authorized_connection(method="DELETE", user=user))
+
+
+def reader(request: Request) -> User:
+    """Who asks; 403 for who may not even see DAGs."""
+    user: User = request.scope["state"]["mailing_user"]
+    return _allow(user, user.may_read, "see DAGs")
+
+
+def operator(request: Request) -> User:
+    """Who asks; 403 unless it may start runs of DAGs."""
+    user = reader(request)
+    return _allow(user, user.may_write, "start runs of DAGs (an operator's)")
+
+
+def admin(request: Request) -> User:
+    """Who asks; 403 unless it is an admin."""
+    user = operator(request)
+    return _allow(user, user.is_admin, "administer (an admin's)")
+
+
+def _allow(user: User, may: bool, what: str) -> User:
+    if not may:
+        raise HTTPException(HTTPStatus.FORBIDDEN, f"user {user.name}: wanted the right to {what}")
+    return user
+
+
+Reader = Annotated[User, Depends(reader)]
+Operator = Annotated[User, Depends(operator)]
+Admin = Annotated[User, Depends(admin)]

@@ -1,0 +1,121 @@
+"""Figures: over all campaigns, per campaign, and how those get on that are running. Counted from the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, select
+
+from mailing import db, listing
+from mailing.campaigns import Progress
+from mailing.errors import NotFound
+from mailing.models import CAMPAIGN_STATUSES, MESSAGE_STATES, Campaign
+
+SQL = db.queries("statistics")
+
+SPAN_S = 10.0
+"""Over how many seconds the speed of a campaign is measured."""
+
+MAX_LIMIT = 100
+DEFAULT_LIMIT = 20
+"""Campaigns of a page: fewer than in other lists, for all messages of each are counted."""
+
+_COLUMNS = Campaign.__table__.c
+
+ORDERS: dict[str, ColumnElement[Any]] = {"id": _COLUMNS.id, "sending_start": _COLUMNS.sending_start}
+"""What a list of campaigns with their figures can be sorted by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overall:
+    """How many campaigns are in each status, and how many messages in each state; all of them are named."""
+
+    campaigns: dict[str, int]
+    messages: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """How a campaign gets on, and how fast it was in the last seconds."""
+
+    progress: Progress
+    messages_per_second: float
+
+    @property
+    def left(self) -> int:
+        """Messages that are still to be sent, or being sent."""
+        return self.progress.pending + self.progress.sending
+
+    @property
+    def share_done(self) -> float:
+        """From 0 to 1: the part of the audience of which the end is known."""
+        return 1.0 - self.left / self.progress.audience if self.progress.audience else 1.0
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds until nothing is left, if it goes on like this; None: it stands still."""
+        if not self.left:
+            return 0.0
+        return self.left / self.messages_per_second if self.messages_per_second else None
+
+
+def overall(connection: db.Connection) -> Overall:
+    """Campaigns by status and messages by state."""
+    statuses = connection.execute(SQL["campaigns_by_status"])
+    campaigns = dict.fromkeys(CAMPAIGN_STATUSES, 0) | {row["status"]: row["count"] for row in statuses}
+    states = connection.execute(SQL["messages_by_state"])
+    messages = dict.fromkeys(MESSAGE_STATES, 0) | {row["state"]: row["count"] for row in states}
+    return Overall(campaigns, messages)
+
+
+def page(
+    connection: db.Connection,
+    *,
+    statuses: Collection[str] = (),
+    sort: str = "id",
+    cursor: str | None = None,
+    limit: int = DEFAULT_LIMIT,
+) -> listing.Page:
+    """Some campaigns (in any of `statuses`, if there are any) as rows of reporting.campaign_statistics.
+
+    Only those of the page are counted. Raises InvalidInput for a sort or a cursor that is none.
+    """
+    found = _campaigns(connection, statuses, sort, cursor, limit)
+    return listing.Page(_of(connection, [row["id"] for row in found.items]), found.next_cursor)
+
+
+def get(connection: db.Connection, campaign_id: int) -> dict[str, Any]:
+    """The row of reporting.campaign_statistics of one campaign. Raises NotFound."""
+    rows = _of(connection, [campaign_id])
+    if not rows:
+        raise NotFound(f"campaign {campaign_id}: there is no such campaign")
+    return rows[0]
+
+
+def running(
+    connection: db.Connection, *, cursor: str | None = None, limit: int = DEFAULT_LIMIT
+) -> tuple[list[Running], str | None]:
+    """Some of the campaigns that are running, by id, and the cursor of those after them. InvalidInput for a cursor."""
+    found = _campaigns(connection, ("running",), "id", cursor, limit)
+    parameters = {"ids": [row["id"] for row in found.items], "span_s": SPAN_S}
+    return [_running(row) for row in connection.execute(SQL["running"], parameters)], found.next_cursor
+
+
+def _running(row: dict[str, Any]) -> Running:
+    sent, span_s = row.pop("sent_lately"), row.pop("lately_s")
+    return Running(Progress(**row), sent / max(span_s, 1.0))
+
+
+def _campaigns(
+    connection: db.Connection, statuses: Collection[str], sort: str, cursor: str | None, limit: int
+) -> listing.Page:
+    statement = select(Campaign.id, Campaign.sending_start)
+    if statuses:
+        statement = statement.where(Campaign.status.in_(statuses))
+    return listing.page(connection, statement, ORDERS, ORDERS["id"], sort=sort, cursor=cursor, limit=limit)
+
+
+def _of(connection: db.Connection, ids: list[int]) -> list[dict[str, Any]]:
+    return connection.execute(SQL["campaign_statistics"], {"ids": ids}).fetchall()
