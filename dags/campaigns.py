@@ -51,7 +51,9 @@ def campaign_dag(campaign: CampaignRow) -> DAG:
         dag_id=roster.dag_id(campaign.id),
         dag_display_name=f"Campaign {campaign.id}" + (f": {campaign.name}" if campaign.name else ""),
         schedule=CampaignTimetable.of(campaign.window, campaign.wake_at),
-        max_active_runs=3,  # one may wait for hours; what an edit or a verdict adds is not to wait behind it
+        # What an edit or a verdict adds is not to wait behind a run that sends for hours. Runs that only wait end when
+        # a further one is there (operators.py: is_superseded), so there are hardly ever more than two.
+        max_active_runs=16,
         catchup=False,
         is_paused_upon_creation=False,  # whatever this Airflow's default: a campaign that is due must go
         tags=["mailing", "campaign"],

@@ -70,6 +70,7 @@ def look(**changes):
         ({"pending": 3, "due_s": 0.0, "status": "paused"}, 1_000.0 + outcomes.SETTLED_S, "the campaign is paused"),
         ({"pending": 3, "due_s": 0.0, "audience_stale": True}, outcomes.SETTLED_S, "following an edited filter"),
         ({"sending": 2, "lease_s": 5.0, "breaker_state": "open"}, 5.0 + outcomes.SETTLED_S, "2 claimed by other tasks"),
+        ({"pending": 3, "due_s": 40.0, "breaker_state": "open"}, 40.0, "3 pending"),
     ],
 )
 def test_a_batch_is_looked_at_again_when_that_may_help_and_never_past_the_stop(seen, wait_s, said):

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from local.simulator import make_token
 from mailing import campaigns, messages, runs, upkeep
-from tests.builders import an_open_campaign, claim, kept, let_leases_run_out, now, states
+from tests.builders import an_open_campaign, claim, kept, ledger, let_leases_run_out, now, states
 
 SECRET = "the simulator's secret, long enough for HS256"
 
@@ -62,9 +62,14 @@ def test_what_dead_tasks_had_claimed_is_settled_everywhere_and_counted(connectio
     assert states(connection, resent) == {"pending": 5}
     assert states(connection, alive) == {"sending": 4, "pending": 1}
     assert [row["campaign_id"] for row in connection.execute("SELECT campaign_id FROM leases")] == [alive]
-    assert [(each["campaign_id"], each["batch"], each["recovered"]) for each in logs] == [
+    tasks = [each for each in logs if "batch" in each]
+    assert [(each["campaign_id"], each["batch"], each["recovered"]) for each in tasks] == [
         (held, 1, 3), (resent, 1, 2), (idle, 1, 0)
     ]  # fmt: skip
+    clients = {row["id"]: row["client_id"] for each in (held, resent) for row in ledger(connection, each)}
+    told = {each["message_id"]: each for each in logs if "message_id" in each}
+    assert len(told) == 5
+    assert all(each["client_id"] == clients[id_] and each["reason"] == "task_died" for id_, each in told.items())
     before = kept(connection)
     assert upkeep.recover_claims() == 0
     assert kept(connection) == before

@@ -106,6 +106,13 @@ class Exchange:
         allowed = breaker.ramp(terms.requests_in_flight, closed_for_s)
         return max(1, allowed // max(1, terms.campaigns) // terms.siblings)
 
+    @property
+    def is_halted(self) -> bool:
+        """Whether what was claimed and not begun is not to leave, as of the last renewal: it goes back."""
+        terms = self.terms
+        is_left_alone = terms.breaker_state != "closed" and not self.is_probe
+        return terms.status != "running" or terms.audience_stale or is_left_alone or terms.route != self.route
+
     def rewind(self) -> None:
         """Look for due messages from the batch's beginning again: some may have become due."""
         self._cursor = self.batch.first_id
@@ -120,6 +127,7 @@ class Exchange:
         began = time.monotonic()
         self.is_lost = self.is_lost or began >= self.lease_ends_at
         standing: Breaker | None = None
+        self._follow_clock()
         with self._connection.transaction(), self._connection.pipeline():
             is_renewed = self.is_renewal_due and self._renew()
             if answered:
@@ -127,8 +135,7 @@ class Exchange:
             if met.is_well or met.failures:
                 standing = gateways.report(self._connection, self._gateway, met, is_probe=self.is_probe)
             is_open = standing is not None and standing.state == "open"
-            is_elsewhere = self.terms.route != self.route
-            can_claim = (room > 0 or unslotted > 0) and not (self.is_lost or is_open or is_elsewhere)
+            can_claim = (room > 0 or unslotted > 0) and not (self.is_lost or is_open or self.is_halted)
             granted = self._claim(room, unslotted) if can_claim else Granted(began)
         if is_renewed:
             self._renewed_at = began  # only now that it is committed
@@ -148,7 +155,6 @@ class Exchange:
         return True
 
     def _claim(self, room: int, unslotted: int) -> Granted:
-        self._follow_clock()
         at = time.monotonic()
         if not self.terms.is_paced or self.is_probe:
             claims = self._claim_some(room)
@@ -186,15 +192,15 @@ class Exchange:
 
     def look(self) -> Outlook:
         """What is left, at a moment when nothing is in flight and nothing unwritten."""
+        self._follow_hours()
         with self._connection.transaction():
             self._return_unposted(known=[])
-            self._follow_hours()
             look = messages.outlook(
                 self._connection, self._campaign_id, self._token, self._number, self.batch, self._last_call_s
             )
             if look.sending and (look.lease_s or 0.0) <= 0.0:
                 messages.recover_claims(self._connection, self._campaign_id, self.batch)
-            if look.breaker_state != "closed" and look.pending and not self.is_probe:
+            if look.breaker_state != "closed" and look.is_due and not self.is_probe:
                 self.is_probe = gateways.take_probe(self._connection, self._gateway)
         if look.audience_stale and look.status == "running":
             with self._connect() as connection:  # of its own: this task's plans are tied to sending
@@ -207,13 +213,15 @@ class Exchange:
             self._follow_hours()
 
     def _follow_hours(self) -> None:
+        """In a transaction of its own: it locks the campaign, whose editor may wait for messages that we hold."""
         hours = self._hours = self.terms.local_hours
         self._zones = None
-        if hours is not None:
-            now, zones = messages.zones_of_batch(self._connection, self._campaign_id, self.batch)
-            self._zones = spans(hours, zones, now)
-            self._zones_until = time.monotonic() + _until_next_edge(self._zones.values(), now)
-        messages.follow_local_hours(self._connection, self._campaign_id, self.batch, self.terms, self._zones)
+        with self._connection.transaction():
+            if hours is not None:
+                now, zones = messages.zones_of_batch(self._connection, self._campaign_id, self.batch)
+                self._zones = spans(hours, zones, now)
+                self._zones_until = time.monotonic() + _until_next_edge(self._zones.values(), now)
+            messages.follow_local_hours(self._connection, self._campaign_id, self.batch, self.terms, self._zones)
 
     def reconnect(self, known: Callable[[], Iterable[int]]) -> None:
         """Take a new connection if the old one is lost. `known`: the ids that this task has claimed and knows of.

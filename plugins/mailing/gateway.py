@@ -6,9 +6,10 @@ Source: docs/gateway.md. One session per sending task, with its own connector: a
 from __future__ import annotations
 
 import json
+import re
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -140,8 +141,7 @@ async def open_gateway(terms: Terms) -> AsyncIterator[Gateway]:
     except AirflowNotFoundException as error:
         raise InvalidInput(f"connection {terms.connection_id}: is not defined; wanted the gateway's") from error
     _check_base_url(terms.connection_id, config.base_url)
-    if not connection.password:
-        raise InvalidInput(f"connection {terms.connection_id}: password: wanted the gateway's bearer token, got none")
+    _check_headers(terms.connection_id, connection.password, config.headers or {})
     options = config.extra_options or {}
     async with aiohttp.ClientSession(
         # The sender holds the limit of requests in flight.
@@ -155,6 +155,19 @@ async def open_gateway(terms: Terms) -> AsyncIterator[Gateway]:
         trust_env=bool(options.get("trust_env", False)),
     ) as session:
         yield Gateway(session, config.base_url, terms, token_expiry(connection.password))
+
+
+def _check_headers(connection_id: str, token: str | None, headers: Mapping[str, str]) -> None:
+    """Refuse what would fail each request, after its message was claimed: a line end that was pasted with the token."""
+    if not token:
+        raise InvalidInput(f"connection {connection_id}: password: wanted the gateway's bearer token, got none")
+    if not re.fullmatch(r"[!-~]+", token):
+        raise InvalidInput(
+            f"connection {connection_id}: password: wanted the gateway's bearer token, without blanks or line ends"
+        )
+    for name, value in headers.items():
+        if not re.fullmatch(r"[!-~]+", name) or not re.fullmatch(r"[ -~\t]*", value):
+            raise InvalidInput(f"connection {connection_id}: extra: {name!r}: wanted a header, of printable ASCII")
 
 
 def token_expiry(token: str | None) -> float | None:

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -26,6 +27,12 @@ run. That one waits in any case: Airflow's clock may run ahead of the database's
 
 FOLLOW_S = 30.0
 """How often a live audience is looked at for latecomers."""
+
+FURTHER_RUN_S = 10.0
+"""How soon a run follows one that left something to send: not at once, for whatever made it do so may do it again."""
+
+HANDOVER_S = 60.0
+"""How soon a waiting task looks again whether the run that was asked for after its own is there."""
 
 PAUSE_POLL_S = 3.0
 """How often a sending task asks whether its DAG was paused."""
@@ -52,6 +59,21 @@ class CampaignOperator(BaseOperator):
     def resume(self, context: Context, event: Any = None) -> Any:
         """Go on after a wait."""
         return self.execute(context)
+
+    def is_further_run_due(self, context: Context) -> bool:
+        """Whether somebody (an edit, a verdict, upkeep) asked for a run after this one."""
+        with db.transaction() as connection:
+            return runs.is_further_run_due(connection, self.campaign_id, context["dag_run"].run_after)
+
+    def is_superseded(self, context: Context) -> bool:
+        """Whether such a run is there: it maps all that is left to send, so this one need not wait for any of it.
+
+        Else every edit would leave a run behind that waits, until Airflow starts no more of them (`max_active_runs`).
+        """
+        if not self.is_further_run_due(context):
+            return False
+        task = context["ti"]
+        return bool(task.get_dr_count(dag_id=task.dag_id, states=["running"]) > 1)
 
 
 class SelectAudienceOperator(CampaignOperator):
@@ -121,6 +143,12 @@ class SendingOperator(CampaignOperator, BaseAsyncOperator):
                     self._sender.stop()
                     return
 
+    def wait_for_news(self, context: Context, wait: Wait, updated: float | None) -> None:
+        """Wait; where a further run is due, look now and then whether it is there. Does not return."""
+        if wait.seconds > HANDOVER_S and self.is_further_run_due(context):
+            wait = replace(wait, seconds=HANDOVER_S)
+        self.wait(wait, updated)
+
     def on_kill(self) -> None:
         """Airflow wants the task gone (cleared, failed, stopped): record what is in flight, claim no more."""
         self._is_killed = True
@@ -139,9 +167,12 @@ class SendBatchOperator(SendingOperator):
         """Return how many attempts ended how, in this try of the task. The ledger has the truth."""
         with db.transaction() as connection:
             context["label"] = messages.batch(connection, self.campaign_id, self.batch).label  # type: ignore[typeddict-unknown-key]
+        if await asyncio.to_thread(self.is_superseded, context):
+            log.info("a later run sends what is left of it", campaign_id=self.campaign_id, batch=self.batch)
+            return {}
         counts, wait, updated = await self.send(context, self.batch)
         if wait is not None:
-            self.wait(wait, updated)
+            self.wait_for_news(context, wait, updated)
         return counts
 
 
@@ -152,7 +183,7 @@ class FollowAudienceOperator(SendingOperator):
         """End with the window; until then, look for latecomers now and then."""
         with db.transaction() as connection:
             batches = runs.follow_audience(connection, self.campaign_id)
-        if batches is None:
+        if batches is None or await asyncio.to_thread(self.is_superseded, context):
             return
         next_look = Wait(FOLLOW_S, "looks for latecomers then")
         for number in batches:
@@ -161,11 +192,9 @@ class FollowAudienceOperator(SendingOperator):
                 break
             if wait is not None and wait.seconds < next_look.seconds:
                 next_look = wait
-        self.wait(next_look, self._seen())
-
-    def _seen(self) -> float:
         with db.transaction() as connection:
-            return runs.updated(connection, self.campaign_id)
+            updated = runs.updated(connection, self.campaign_id)
+        self.wait_for_news(context, next_look, updated)
 
 
 class CloseCampaignOperator(CampaignOperator):
@@ -183,11 +212,18 @@ class CloseCampaignOperator(CampaignOperator):
         return progress.counts
 
     def _put_off(self, error: NotFinished, context: Context) -> None:
-        """Wait, leave it to the run that was asked for since this one began, or fail."""
+        """Wait, leave it to a further run (asked for since this one began, or now), or fail."""
         run_after = context["dag_run"].run_after
         if error.wake_at is not None and error.wake_at > run_after:
             log.info(f"{error}; a further run goes on with it", campaign_id=self.campaign_id, wake_at=error.wake_at)
         elif error.again_in_s is not None:
             self.wait(Wait(error.again_in_s, str(error)), None)
+        elif self._wake():
+            # Its tasks failed, or were marked by hand, or ended for a stop that was moved since.
+            log.warning(f"{error}; a further run goes on with it", campaign_id=self.campaign_id)
         else:
-            raise AirflowException(f"{error}; clear the failed send_batch tasks, or trigger the DAG again") from error
+            raise AirflowException(f"{error}; resume it, or trigger the DAG again") from error
+
+    def _wake(self) -> bool:
+        with db.transaction() as connection:
+            return runs.wake(connection, self.campaign_id, in_s=FURTHER_RUN_S)

@@ -84,7 +84,7 @@ def next_look(look: Outlook) -> Wait | str:
         return f"the campaign is {look.status}"
     if not look.pending and not look.sending:
         return "nothing is left to send"
-    if look.pending and look.breaker_state != "closed":
+    if look.is_due and look.breaker_state != "closed":
         return Wait(rest_s, f"the gateway is left alone ({look.breaker_reason})", for_gateway=True)
     if look.audience_stale:
         return Wait(SETTLED_S, "the audience is following an edited filter")

@@ -216,7 +216,7 @@ class BatchSender:
             raise posting.broken
         if self._exhausted_at is not None and time.monotonic() - self._exhausted_at > RECLAIM_S:
             self._rewind()
-        if self._is_ending:
+        if self._is_ending or exchange.is_halted:
             posting.ready.clear()  # they go back as soon as nothing is in flight
         # Few, until the gateway has answered at all.
         posting.limit = exchange.share if posting.is_answered else min(exchange.share, breaker.TOLERANCE)

@@ -90,6 +90,40 @@ def test_a_live_audience_grows_while_its_window_is_open(settings, connection):
     assert set(taken(settings, ledger(connection, campaign_id)).values()) == {1}
 
 
+def test_a_live_campaign_whose_filter_is_edited_again_and_again_reaches_whom_each_edit_adds(settings, connection):
+    """Each edit asks for a run, and each run of a live campaign would last until the stop."""
+    codes = ["308"]
+    some_clients(connection, 5, code="308")
+    campaign_id = a_campaign(connection, filter_operator_codes=codes, audience="live")
+    wait_until(lambda: sent(connection, campaign_id) == 5, "the first are sent")
+    for code in ("309", "310", "311", "312", "313"):
+        codes.append(code)
+        some_clients(connection, 5, code=code)
+        campaigns.edit(connection, campaign_id, actor="test", filter_operator_codes=codes)
+        wait_until(lambda: sent(connection, campaign_id) == 5 * len(codes), "who was added is sent to", 60)
+
+    connection.execute("UPDATE campaigns SET sending_stop = now() + interval '1 second'")
+    wait_until(finished(connection, campaign_id), "it ends with its window", 60)
+    assert set(taken(settings, ledger(connection, campaign_id)).values()) == {1}
+
+
+def test_a_sending_task_that_is_marked_a_success_leaves_the_rest_to_a_further_run(settings, connection):
+    connection.execute("UPDATE gateways SET messages_per_second = 20")
+    some_clients(connection, 200, code="314")
+    campaign_id = a_campaign(connection, filter_operator_codes=["314"])
+    wait_until(lambda: sent(connection, campaign_id) >= 20, "some are sent")
+    token, runs = log_in(settings), f"/api/v2/dags/{dag(campaign_id)}/dagRuns"
+    [run] = call(settings, "GET", runs, token=token)[1]["dag_runs"]
+    task = f"{runs}/{run['dag_run_id']}/taskInstances/send_batch/0"
+    assert call(settings, "PATCH", task, {"new_state": "success"}, token)[0] == 200
+    connection.execute("UPDATE gateways SET messages_per_second = NULL")
+
+    wait_until(finished(connection, campaign_id), "a further run has sent the rest", 90)
+    rows = ledger(connection, campaign_id)
+    assert {row["state"] for row in rows} <= {"sent", "unknown"}
+    assert max(taken(settings, rows).values()) == 1
+
+
 def test_a_run_that_is_failed_and_deleted_leaves_the_ledger_true_and_another_sends_the_rest(settings, connection):
     connection.execute("UPDATE gateways SET messages_per_second = 20")
     some_clients(connection, 200, code="307")

@@ -1,4 +1,4 @@
-"""Limits are numbers; a campaign that is opened again under a new filter follows it first."""
+"""Limits are numbers, a day ends before 24:00; an edit that opens a campaign again forgets nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ depends_on = None
 LIMITED = ("gateways", "campaigns")
 
 # What an edit of a campaign entails, whoever makes it:
-# a later stop  → the campaign is open again: what had expired may be sent, and a run to send it;
+# a later stop  → the campaign is open again: what had expired may be sent, and a run to send it (also where nothing has
+#                 expired so far: tasks end a moment before the stop, and nobody swept up behind them yet);
 # a new filter  → nothing is claimed until the audience followed it (audience_stale), and a run for those who joined.
 # In this order: one edit may do both to a campaign that is finished.
 AFTER_AN_EDIT = """
@@ -20,6 +21,7 @@ AFTER_AN_EDIT = """
     DECLARE
         is_filter_new boolean := (NEW.filter_tags, NEW.filter_operator_codes)
             IS DISTINCT FROM (OLD.filter_tags, OLD.filter_operator_codes);
+        soon CONSTANT interval := '1 minute';
     BEGIN
         IF NEW.opened_at IS NULL OR NEW.status NOT IN ('running', 'paused', 'finished') THEN
             RETURN NEW;
@@ -30,7 +32,10 @@ AFTER_AN_EDIT = """
         THEN
             UPDATE messages SET state = 'pending', reason = NULL
             WHERE campaign_id = NEW.id AND state = 'expired';
-            IF FOUND OR (NEW.status = 'finished' AND (NEW.audience = 'live' OR is_filter_new)) THEN
+            IF FOUND
+                OR (NEW.status = 'finished' AND (NEW.audience = 'live' OR is_filter_new))
+                OR (NEW.status <> 'finished' AND OLD.sending_stop < least(NEW.sending_stop, clock_timestamp() + soon))
+            THEN
                 NEW.wake_at := clock_timestamp();
                 IF NEW.status = 'finished' THEN
                     NEW.status := 'running';
@@ -49,6 +54,11 @@ AFTER_AN_EDIT = """
 
 def upgrade() -> None:
     op.execute(AFTER_AN_EDIT)
+    # PostgreSQL's time holds 24:00, Python's does not: midnight is 00:00.
+    op.execute("UPDATE campaigns SET local_from = '00:00' WHERE local_from = '24:00' AND local_to <> '00:00'")
+    op.execute("UPDATE campaigns SET local_to = '00:00' WHERE local_to = '24:00' AND local_from <> '00:00'")
+    op.execute("UPDATE campaigns SET local_from = NULL, local_to = NULL WHERE '24:00' IN (local_from, local_to)")
+    op.create_check_constraint("local_hours_in_a_day", "campaigns", "local_from < '24:00' AND local_to < '24:00'")
     for table in LIMITED:
         # NaN is above every number to PostgreSQL, and no limit to anybody.
         op.execute(f"UPDATE {table} SET messages_per_second = NULL WHERE messages_per_second = 'NaN'")  # noqa: S608
@@ -59,6 +69,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_constraint(op.f("campaigns_local_hours_in_a_day_check"), "campaigns")
     # The function stays as it is: what it does more is right for the tables of 0002, too.
     for table in LIMITED:
         op.drop_constraint(op.f(f"{table}_messages_per_second_positive_check"), table)
