@@ -31,7 +31,7 @@ from hypothesis.stateful import (
 )
 from psycopg.rows import dict_row
 
-from mailing import campaigns, db, gateways, messages, runs
+from mailing import campaigns, db, enrolment, gateways, messages, runs
 from mailing.breaker import TOLERANCE, Report
 from mailing.errors import Conflict, InvalidInput, MailingError, NotFinished
 from mailing.local_hours import LocalHours, spans
@@ -77,9 +77,13 @@ MAY = {
     "settle": {("unknown", "pending"), ("unknown", "sent"), ("unknown", "failed")},
     "edit": {("expired", "pending")},
     "wait": {("pending", "pending")},
+    "enrol": {(None, "pending")},
+    "postpone": {("pending", "pending")},
+    "resend": {("failed", "pending"), ("unknown", "pending")},
 }  # fmt: skip
-"""Who may change a message, from which state to which (None: it was not there). Nobody leads out of sent, failed or
-cancelled; nobody but an edit out of expired; nobody but one who follows the filter out of excluded."""
+"""Who may change a message, from which state to which (None: it was not there). Nobody leads out of sent or cancelled;
+nobody but one who sends again out of failed; nobody but an edit out of expired; nobody but one who follows the filter
+out of excluded. Only who removes a message takes it away."""
 
 LOOK = {
     "messages": "SELECT * FROM messages ORDER BY id",
@@ -255,6 +259,14 @@ def has_claims(machine: LedgerMachine) -> bool:
     return any(worker.held for worker in machine.workers)
 
 
+def has_messages(machine: LedgerMachine) -> bool:
+    return bool(machine.ledger.messages)
+
+
+def has_ends(machine: LedgerMachine) -> bool:
+    return any(row["state"] in enrolment.RESENDABLE for row in machine.ledger.messages.values())
+
+
 def has_doubts(machine: LedgerMachine) -> bool:
     return any(row["state"] == "unknown" for row in machine.ledger.messages.values())
 
@@ -305,7 +317,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _check_changes(self, action: str, campaign_id: int) -> None:
         self.changed: dict[int, str] = {}
-        assert self.before.messages.keys() <= self.ledger.messages.keys(), "a message vanished"
+        self.gone = self.before.messages.keys() - self.ledger.messages.keys()
+        assert not self.gone or action == "remove", "a message vanished"
         for id_, row in self.ledger.messages.items():
             old = self.before.messages.get(id_)
             if row == old:
@@ -528,6 +541,8 @@ class LedgerMachine(RuleBasedStateMachine):
             opens_at = hours.span(client["timezone"], campaign["at"]).opens_at
             if opens_at > campaign["at"] and opens_at >= campaign["sending_stop"]:
                 expected[row["id"]] = "unknown" if row["in_doubt"] else "expired"
+            elif row["reason"] == "postponed" and (opens_at <= campaign["at"] or opens_at <= row["not_before"]):
+                assert self.ledger.messages[row["id"]] == row, "a person's moment was forgotten"
         self.expect(expected)
 
     @act(4, has_tasks, pick=PICK, limit=st.integers(1, 8))
@@ -829,6 +844,96 @@ class LedgerMachine(RuleBasedStateMachine):
                 for post in self.posts[id_]:
                     post.is_waived = True
 
+    @act(2, campaign_id=CAMPAIGN, n=PICK, is_sensible=st.sampled_from([True, True, False]))
+    def enrol(self, campaign_id: int, n: int, is_sensible: bool) -> None:
+        """A person adds a client; mostly one who is not there and may be."""
+        campaign, there = self.ledger.campaigns[campaign_id], {row["client_id"] for row in self.ledger.of(campaign_id)}
+        fit = [id_ for id_ in self.ledger.clients if id_ not in there and self.ledger.matches(campaign_id, id_)]
+        ids = fit if fit and is_sensible else [*sorted(self.ledger.clients), 1_000]
+        client_id = ids[n % len(ids)]
+        result = self.do(
+            "enrol", lambda c: enrolment.enrol(c, campaign_id, client_id, actor=ACTOR), campaign_id=campaign_id
+        )
+        self.expect({})
+        if not (client_id in fit and campaign["opened_at"] and self._sends(campaign)):
+            assert isinstance(result, MailingError)
+            return
+        assert self.ledger.messages.keys() - self.before.messages.keys() == {result}
+        assert self.ledger.messages[result]["client_id"] == client_id
+        is_woken = self.ledger.campaigns[campaign_id]["wake_at"] != campaign["wake_at"]
+        assert is_woken == campaign["is_open"], "a window that was moved has a run of its own"
+        self.decided[("enrol", campaign_id, result)] += 1
+
+    def _sends(self, campaign: dict[str, Any]) -> bool:
+        return campaign["status"] in ("running", "paused") and not campaign["is_over"]
+
+    @act(2, has_messages, pick=PICK, hours=st.sampled_from([None, 0.1, 0.1, 0.4, 0.9, -1.0, 50.0]))
+    def postpone(self, pick: int, hours: float | None) -> None:
+        pending = [id_ for id_, row in self.ledger.messages.items() if row["state"] == "pending" or pick > 25]
+        if not pending:
+            return
+        id_, at = pending[pick % len(pending)], None if hours is None else now() + hours * HOUR
+        result = self.do("postpone", lambda c: enrolment.postpone(c, id_, at, actor=ACTOR))
+        self.expect({})
+        row = self.before.messages[id_]
+        campaign = self.before.campaigns[row["campaign_id"]]
+        if row["state"] != "pending" or not self._sends(campaign):
+            assert isinstance(result, Conflict)
+        elif not self._can_be_sent_after(at, campaign, row):
+            assert isinstance(result, InvalidInput)
+        else:
+            assert result is None
+            new = self.ledger.messages[id_]
+            assert (new["not_before"], new["reason"]) == (at, at and "postponed")
+            self.decided[("postpone", campaign["id"], id_)] += 1
+
+    def _can_be_sent_after(self, at: Any, campaign: dict[str, Any], row: dict[str, Any]) -> bool:
+        hours, client = self.before.hours(campaign["id"]), self.before.clients.get(row["client_id"])
+        return at is None or (
+            campaign["sending_start"] <= at < campaign["sending_stop"]
+            and not (hours and client and hours.span(client["timezone"], at).opens_at >= campaign["sending_stop"])
+        )
+
+    @act(1, has_messages, pick=PICK)
+    def remove(self, pick: int) -> None:
+        fit = [id_ for id_, row in self.ledger.messages.items() if self._is_untried(row) or pick > 20]
+        if not fit:
+            return
+        id_ = fit[pick % len(fit)]
+        result = self.do("remove", lambda c: enrolment.remove(c, id_, actor=ACTOR))
+        self.expect({})
+        row = self.before.messages[id_]
+        campaign = self.before.campaigns[row["campaign_id"]]
+        joins_again = campaign["audience"] == "live" and self._sends(campaign)
+        joins_again = joins_again and self.before.matches(campaign["id"], row["client_id"])
+        may = self._is_untried(row) and not joins_again
+        assert isinstance(result, Conflict) == (not may)
+        assert self.gone == ({id_} if may else set())
+        if may:
+            assert all(post.word == "untaken" for post in self.posts[id_]), self.tell(id_)
+            self.decided[("remove", campaign["id"], id_)] += 1
+
+    def _is_untried(self, row: dict[str, Any]) -> bool:
+        return row["state"] in ("pending", *UNTOUCHED) and row["attempts"] == 0 and not self.evidence[row["id"]]
+
+    @act(2, has_ends, campaign_id=CAMPAIGN, which=st.sampled_from([("failed",), ("unknown",), ("unknown", "failed")]))
+    def resend(self, campaign_id: int, which: tuple[str, ...]) -> None:
+        result = self.do(
+            "resend", lambda c: enrolment.resend(c, campaign_id, which, actor=ACTOR), campaign_id=campaign_id
+        )
+        rows = [row for row in self.before.of(campaign_id) if row["state"] in which]
+        if rows and not self._may_settle(campaign_id, "send_again"):
+            assert isinstance(result, Conflict)
+            return
+        counts = Counter(row["state"] for row in rows)
+        assert result == {state: counts[state] for state in which}
+        self.expect({row["id"]: "pending" for row in rows})
+        assert not rows or self.ledger.campaigns[campaign_id]["status"] in ("running", "paused")
+        for row in rows:
+            self.decided[("resend", campaign_id, row["id"])] += 1
+            for post in self.posts[row["id"]]:
+                post.is_waived = True
+
     @act(3, n=PICK, act=st.sampled_from(["add", "delete", "retag"]))
     def change_clients(self, n: int, act: str) -> None:
         ids = sorted(self.ledger.clients)
@@ -916,6 +1021,9 @@ class LedgerMachine(RuleBasedStateMachine):
         assert len({(row["campaign_id"], row["client_id"]) for row in rows}) == len(rows)
         for campaign_id, statistics in self.ledger.statistics.items():
             counts = Counter(row["state"] for row in self.ledger.of(campaign_id))
+            batches = self.ledger.batches[campaign_id]
+            assert sum(batch.size for batch in batches) == counts.total()
+            assert all(len(self.ledger.of(campaign_id, batch)) == batch.size for batch in batches)
             progress = campaigns.progress(self.observer, campaign_id)
             assert statistics["audience"] == progress.audience == counts.total()
             assert progress.counts == {"audience": counts.total()} | counts
@@ -933,7 +1041,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert row["reason"] or row["state"] in ("pending", "sending", "sent")
             assert row["in_doubt"] or row["state"] != "unknown", self.tell(id_)
             if row["state"] in UNTOUCHED:
-                assert all(post.word == "untaken" for post in self.posts[id_]), self.tell(id_)
+                assert all(post.word in ("untaken", "failed") for post in self.posts[id_]), self.tell(id_)
 
     def _attempts_are_counted_and_each_that_was_not_good_left_its_evidence(self) -> None:
         left = defaultdict(list)

@@ -214,6 +214,28 @@ def test_doubt_does_not_expire(connection):
     assert close(connection, campaign_id).counts == {"audience": 3, "unknown": 1, "expired": 2}
 
 
+def test_the_tags_of_a_filter_are_looked_up_once_and_not_for_each_client(connection):
+    ids = some_clients(connection, 500)
+    connection.execute("INSERT INTO tags (name) VALUES ('art'), ('sport')")
+    connection.execute("INSERT INTO client_tags SELECT c, t.id FROM unnest(%s::bigint[]) c, tags t", (ids,))
+    campaign_id = a_campaign(connection, filter_tags=["art", "sport"], filter_operator_codes=["103"])
+    connection.execute("ANALYZE")
+    row = connection.execute(
+        "EXPLAIN (ANALYZE, FORMAT JSON) SELECT FROM campaigns c"
+        " CROSS JOIN LATERAL clients_matching(c.filter_tags, c.filter_operator_codes) WHERE c.id = %s",
+        (campaign_id,),
+    ).fetchone()
+
+    def nodes(plan):
+        yield plan
+        for each in plan.get("Plans", ()):
+            yield from nodes(each)
+
+    plan = row["QUERY PLAN"][0]["Plan"]
+    assert plan["Actual Rows"] == 500
+    assert max(node["Actual Loops"] for node in nodes(plan) if node.get("Relation Name") == "client_tags") <= 2
+
+
 def test_newcomers_share_what_one_run_can_map(connection):
     some_clients(connection, 30)
     campaign_id = a_campaign(connection)
