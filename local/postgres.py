@@ -44,6 +44,8 @@ wal_compression = on
 password_encryption = 'scram-sha-256'
 timezone = 'UTC'
 log_timezone = 'UTC'
+# What a constraint refused is a row: a number, a text. It stays out of the log.
+log_error_verbosity = terse
 """
 _DURABLE = """\
 # A claim that was committed must survive a crash: what may have left is never sent again.

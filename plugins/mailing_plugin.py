@@ -15,6 +15,17 @@ class MailingPlugin(AirflowPlugin):
     name = "mailing"
     timetables = [CampaignTimetable]  # noqa: RUF012 - Airflow reads a list
 
+    # Inside Airflow's frame; addresses without a leading slash survive a reverse proxy.
+    external_views = [  # noqa: RUF012 - Airflow reads a list
+        {
+            "name": "Mailing", "href": "mailing/admin/campaigns", "destination": "nav", "url_route": "mailing",
+            "icon": "mailing/admin/static/mailing.svg",
+        },
+        {
+            "name": "Campaign", "href": "mailing/admin/of-dag/{DAG_ID}", "destination": "dag", "url_route": "campaign",
+        },
+    ]  # fmt: skip
+
     @property
     def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]
         """The web app: imported here, for only the API server asks."""

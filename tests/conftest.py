@@ -36,7 +36,9 @@ import psycopg  # noqa: E402
 import pytest  # noqa: E402
 
 from local.postgres import Server, throwaway_server  # noqa: E402
+from local.settings import Settings  # noqa: E402
 from local.simulator import RunningSimulator, running_simulator  # noqa: E402
+from local.stack import Stack  # noqa: E402
 
 TEMPLATE = "mailing_template"
 MEMORY = Path("/dev/shm")  # noqa: S108  (a database there is cloned in 30 ms; on a disk that others use, in 500)
@@ -99,6 +101,17 @@ def connection(database: str) -> Iterator[psycopg.Connection[dict[str, object]]]
     with db.connect() as connection:
         connection.autocommit = True
         yield connection
+
+
+@pytest.fixture(scope="session")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """The one whole stack that all tests share which need it, up, in a folder and on ports of its own: it takes half a
+    minute to start."""
+    settings = Settings.anywhere(tmp_path_factory.mktemp("stack"))
+    stack = Stack(settings)
+    stack.up(limit_s=240)
+    yield settings
+    stack.clean()
 
 
 @pytest.fixture

@@ -281,7 +281,8 @@ def test_a_postponed_message_is_not_claimed_before_its_moment(connection, gatewa
 def test_a_message_is_postponed_only_within_its_window(connection, opened):
     first, *_ = messages_of(connection, opened)
     campaign = row_of(connection, opened)
-    for at in (campaign["sending_start"] - MINUTE, campaign["sending_stop"], now() + 300_000 * HOUR):
+    last = campaign["sending_stop"] - timedelta(seconds=0.5)  # nothing is begun in the last second
+    for at in (campaign["sending_start"] - MINUTE, last, campaign["sending_stop"], now() + 300_000 * HOUR):
         with pytest.raises(InvalidInput, match=f"message {first['id']}: not_before: wanted a moment from") as error:
             postpone(connection, first["id"], at)
         assert error.value.fields == ("not_before",)
@@ -611,3 +612,31 @@ def test_messages_are_found_by_all_that_is_asked_for(connection):
     assert find(client_id=client, campaign_id=campaign_id + 1) == find(campaign_id=campaign_id + 1) == []
     assert find(created_from=now() - MINUTE, created_to=now() + MINUTE) == ids
     assert find(created_to=now() - MINUTE) == find(sent_to=now() - MINUTE) == []
+
+
+def test_of_chosen_messages_those_that_failed_are_sent_again_of_whatever_campaigns(connection):
+    first, _ = an_open_campaign(connection, clients=3)
+    failed = settle_as(connection, first, "failed", "http_400", limit=2)
+    [unknown] = settle_as(connection, first, "unknown", "no_answer", limit=1)
+    second, _ = an_open_campaign(connection, clients=0)
+    [other] = settle_as(connection, second, "failed", "http_400", limit=1)
+
+    with connection.transaction():
+        assert enrolment.resend_chosen(connection, [failed[0], unknown, other, 99_999], actor=ANNA) == 2
+
+    assert audience_adds_up(connection, first) == {"pending": 1, "failed": 1, "unknown": 1}
+    assert audience_adds_up(connection, second) == {"pending": 3}
+    assert audited(connection) == [(ANNA, "resend", first, failed[0], None), (ANNA, "resend", second, other, None)]
+
+
+def test_chosen_messages_of_a_campaign_that_is_over_keep_all_as_they_are(connection):
+    first, _ = an_open_campaign(connection, clients=1)
+    second, _ = an_open_campaign(connection, clients=0)
+    ids = [*settle_as(connection, first, "failed", "http_400"), *settle_as(connection, second, "failed", "http_400")]
+    connection.execute("UPDATE campaigns SET status = 'cancelled' WHERE id = %s", (second,))
+    before = kept(connection)
+
+    with pytest.raises(Conflict, match=f"campaign {second}: resend"), connection.transaction():
+        enrolment.resend_chosen(connection, ids, actor=ANNA)
+
+    assert kept(connection) == before

@@ -11,16 +11,16 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "plugins" / "mailing"
 FLOORS = [
     {"errors"},
-    {"window", "local_hours", "throttle", "breaker", "replies", "phone"},
+    {"window", "local_hours", "throttle", "breaker", "replies", "phone", "segments"},
     {"db", "models", "client_file"},
     {"migrate", "audit", "pool", "listing", "idempotency", "problems"},
-    {"tags", "gate", "poke", "campaign_rows"},
+    {"tags", "gate", "headers", "poke", "campaign_rows"},
     {"clients", "campaigns", "messages", "gateways", "client_import", "ledger"},
-    {"runs", "gateway", "roster", "preview", "statistics"},
-    {"outcomes", "exchange", "enrolment"},
+    {"runs", "gateway", "roster", "preview", "statistics", "spans"},
+    {"outcomes", "exchange", "enrolment", "watch"},
     {"posting", "upkeep"},
     {"sender", "triggers", "test_send"},
-    {"operators", "timetable", "cli", "api"},
+    {"operators", "timetable", "cli", "api", "admin"},
     {"web"},
 ]
 FLOOR_OF = {module: number for number, floor in enumerate(FLOORS) for module in floor}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import time, timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from mailing import campaigns, db, messages, runs
 from mailing.errors import Conflict, InvalidInput, NotFound
@@ -634,6 +635,22 @@ def test_a_verdict_on_all_is_a_verdict_on_each_that_is_unknown(connection, doubt
     assert messages.settle_all(connection, campaign_id, "give_up", actor="anna") == 0
 
 
+def test_a_verdict_is_told_once_however_many_messages_it_is_on(connection, doubtful):
+    campaign_id, [first, *rest] = doubtful
+    client_id = ledger(connection, campaign_id)[0]["client_id"]
+
+    with capture_logs() as logs:
+        messages.settle(connection, first, "send_again", actor="anna")
+        messages.settle_all(connection, campaign_id, "give_up", actor="bob")
+        messages.settle_all(connection, campaign_id, "give_up", actor="bob")
+
+    settled = {"event": "settled", "log_level": "info", "campaign_id": campaign_id}
+    assert logs == [
+        settled | {"verdict": "send_again", "actor": "anna", "message_id": first, "client_id": client_id},
+        settled | {"verdict": "give_up", "actor": "bob", "messages": len(rest)},
+    ]
+
+
 def test_a_verdict_on_all_may_be_about_one_reason(connection, doubtful):
     campaign_id, ids = doubtful
     connection.execute("UPDATE messages SET reason = 'task_died' WHERE id = %s", (ids[1],))
@@ -892,3 +909,23 @@ def test_the_outlook_says_what_keeps_the_batch_from_being_sent(connection, opene
     assert 3_500 < look.closes_s <= 3_590
     row = connection.execute("SELECT updated FROM campaigns").fetchone()
     assert look.updated == row["updated"].timestamp()
+
+
+def test_a_verdict_on_chosen_messages_is_on_those_that_are_unknown_of_whatever_campaigns(connection, doubtful):
+    campaign_id, ids = doubtful
+    connection.execute("UPDATE messages SET state = 'failed' WHERE id = %s", (ids[0],))
+    other, _ = an_open_campaign(connection, clients=0)
+    connection.execute("UPDATE messages SET state = 'unknown', reason = 'test' WHERE campaign_id = %s", (other,))
+    others = [row["id"] for row in ledger(connection, other)]
+
+    assert messages.settle_chosen(connection, [others[0], *ids[:2], 99_999], "give_up", actor="anna") == 2
+
+    assert [row["reason"] for row in ledger(connection, campaign_id)] == ["no_answer", "given_up", "no_answer"]
+    assert states(connection, other) == {"failed": 1, "unknown": 2}
+    assert audited(connection) == [
+        ("anna", "give_up", campaign_id, ids[1], None),
+        ("anna", "give_up", other, others[0], None),
+    ]
+    assert messages.settle_chosen(connection, ids[:2], "give_up", actor="anna") == 0
+    with pytest.raises(InvalidInput, match="2 messages: verdict 'odd'"):
+        messages.settle_chosen(connection, ids[:2], "odd", actor="anna")

@@ -12,6 +12,7 @@ from mailing import campaigns, db, gateways, runs, test_send
 from mailing.errors import Conflict, InvalidInput, NotFound
 from tests.builders import HOUR, a_campaign, audited, ledger, now, some_clients
 from tests.conftest import point_gateway_to
+from tests.waiting import in_a_thread, wait_until
 
 SECRET = "A most secret text."
 
@@ -147,6 +148,34 @@ def test_a_throttle_that_has_no_slot_in_time_fails_the_rest(connection, gateway)
         ("sent", None), ("failed", "throttle"), ("failed", "throttle")
     ]  # fmt: skip
     assert sum(gateway.counts().values()) == 1
+
+
+@pytest.mark.parametrize("end", ["cancel", "delete"])
+def test_what_is_left_is_not_begun_once_the_campaign_is_cancelled_or_deleted(connection, gateway, end):
+    gateways.change(connection, "default", actor="setup", messages_per_second=0.7)
+    start, stop = now() + HOUR, now() + 2 * HOUR
+    campaign_id = a_campaign(connection, sending_start=start, sending_stop=stop)
+    ids = some_clients(connection, 2)
+    sent = []
+    with in_a_thread(lambda: sent.extend(try_out(connection, campaign_id, ids))):
+        wait_until(lambda: gateway.stats()["received"] == 1)
+        wait_until(lambda: [row["state"] for row in rows(connection)] == ["sent"])
+        getattr(campaigns, end)(connection, campaign_id, actor="anna")
+    assert [(each.state, each.reason) for each in sent] == [
+        ("sent", None),
+        ("failed", "cancelled"),
+    ]
+    assert len(gateway.arrivals()) == 1
+
+
+def test_a_campaign_is_not_deleted_while_a_test_of_it_is_on_its_way(connection, gateway):
+    gateway.set(latency={"kind": "fixed", "seconds": 1})
+    campaign_id = a_campaign(connection, sending_start=now() + HOUR, sending_stop=now() + 2 * HOUR)
+    ids = some_clients(connection, 1)
+    with in_a_thread(lambda: try_out(connection, campaign_id, ids)):
+        wait_until(lambda: [row["state"] for row in rows(connection)] == ["sending"])
+        with pytest.raises(Conflict, match="no task is at, the test send of anna is"):
+            campaigns.delete(connection, campaign_id, actor="boris")
 
 
 def test_neither_phone_number_nor_text_is_logged(connection, gateway, caplog, capsys):

@@ -9,14 +9,14 @@ the client has then. A deleted client stays in the ledger: what was not claimed 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import psycopg
-from sqlalchemy import ColumnElement, Select, func, select, true
+from sqlalchemy import ColumnElement, Select, Text, func, literal_column, select, true
 
 from mailing import audit, db, listing, phone
 from mailing.client_file import DEFAULT_ZONE, own_tags
@@ -124,6 +124,7 @@ def edit(
 ) -> ClientRow:
     """The client with another number, time zone, or other tags in place of all it had; None: as it is.
 
+    The operator code that it had may be among the tags too: who sends back all it read, with another number, sends it.
     Raises NotFound, and Conflict and InvalidInput as `create` does.
     """
     thing = f"client {client_id}"
@@ -131,7 +132,8 @@ def edit(
     number = None if phone_number is None else _number(thing, phone_number)
     before = get(connection, client_id)
     # Tags before the client, as an import locks them: in the other order the two might wait for each other for ever.
-    names = None if tags is None else _known_tags(connection, thing, tags, number or before.phone_number)
+    own = (name for name in tags or () if name != before.mobile_operator_code)
+    names = None if tags is None else _known_tags(connection, thing, own, number or before.phone_number)
     if db.one(connection, SQL["lock_client"], {"client_id": client_id}) is None:
         raise NotFound(f"{thing}: there is no such client")
     with _rules(thing, timezone), connection.transaction():
@@ -143,6 +145,35 @@ def edit(
     if changed := [name for name in EDITABLE if getattr(after, name) != getattr(before, name)]:
         audit.record(connection, actor, "edit_client", client_id=client_id, changed=changed)
     return after
+
+
+def tag(connection: db.Connection, client_ids: Collection[int], tags: Iterable[str], *, actor: str) -> int:
+    """Put tags on these clients, beside those they have; unknown tags are created. How many got one they had not.
+
+    Clients that are gone are passed over. Raises InvalidInput for no tag, and for what cannot be one.
+    """
+    return _mark(connection, "tag_clients", client_ids, tags, actor)
+
+
+def untag(connection: db.Connection, client_ids: Collection[int], tags: Iterable[str], *, actor: str) -> int:
+    """Take tags off these clients. How many had one. Raises InvalidInput for no tag, and for what cannot be one."""
+    return _mark(connection, "untag_clients", client_ids, tags, actor)
+
+
+def _mark(connection: db.Connection, action: str, client_ids: Collection[int], tags: Iterable[str], actor: str) -> int:
+    thing = f"{len(client_ids)} clients"
+    audit.check_actor(thing, actor)
+    # Tags before the clients, as `edit` does.
+    names = _known_tags(connection, thing, tags, "") if action == "tag_clients" else _checked_tags(thing, tags, "")
+    if not names:
+        raise InvalidInput(f"{thing}: tags: wanted at least one", ["tags"])
+    parameters = {"client_ids": list(client_ids), "names": names}
+    connection.execute(SQL["lock_clients"], parameters)
+    row = db.one(connection, SQL[action], parameters)
+    count = int(row["count"]) if row else 0
+    if count:
+        audit.record(connection, actor, action, client_ids=sorted(client_ids), tags=names, changed=count)
+    return count
 
 
 def delete(connection: db.Connection, client_id: int, *, actor: str) -> None:
@@ -165,11 +196,16 @@ def _number(thing: str, written: str) -> str:
 
 def _known_tags(connection: db.Connection, thing: str, tags: Iterable[str], number: str) -> list[str]:
     """The tags to store: each is there when this returns, and stays until the transaction ends."""
+    names = _checked_tags(thing, tags, number)
+    known = {row["name"] for row in connection.execute(SQL["lock_tags"], {"names": names})}
+    ensure_tags(connection, set(names) - known)
+    return names
+
+
+def _checked_tags(thing: str, tags: Iterable[str], number: str) -> list[str]:
     names, wrong = own_tags(tags, phone.operator_code(number))
     if wrong:
         raise InvalidInput(f"{thing}: tags: {wrong}", ["tags"])
-    known = {row["name"] for row in connection.execute(SQL["lock_tags"], {"names": names})}
-    ensure_tags(connection, set(names) - known)
     return names
 
 
@@ -251,28 +287,35 @@ def _is_code(tag: str) -> bool:
 def _page_by_phone(
     connection: db.Connection, statement: Select[Any], sort: str, cursor: str | None, limit: int
 ) -> listing.Page:
-    """As `listing.page`, but its cursor names the last client by its id and the first digits of its number.
+    """As `listing.page`, but its cursor names the last client by its first digits, its id and its row's version.
 
-    So it holds no number. Where that client was deleted, or its number begins otherwise now, the page begins where
-    those digits do: some clients may come again, none is left out.
+    So it holds no number. Where that client was deleted or written since, the page begins where those digits do: some
+    clients may come again, none is left out.
     """
     number = Client.__table__.c.phone_number
+    # The transaction that wrote the row: all API servers see the same, and no number can be told from it.
+    version = literal_column("clients.xmin").cast(Text)
     if cursor is not None:
-        digits, client_id = _read_cursor(sort, cursor)
-        last = select(number).where(Client.id == client_id, Client.phone_number.startswith(digits)).scalar_subquery()
+        digits, client_id, as_of = _read_cursor(sort, cursor)
+        last = select(number).where(
+            Client.id == client_id, Client.phone_number.startswith(digits), version == as_of
+        ).scalar_subquery()  # fmt: skip
         if sort.startswith("-"):
             statement = statement.where(number < func.coalesce(last, f"{digits}99999"))
         else:
             statement = statement.where(number > func.coalesce(last, digits))
+    statement = statement.add_columns(version.label("version"))
     found = listing.page(connection, statement, {"phone_number": number}, number, sort=sort, limit=limit)
+    versions = [item.pop("version") for item in found.items]
     if found.next_cursor is None:
         return found
     last_item = found.items[-1]
-    return replace(found, next_cursor=f"{sort}.{last_item['phone_number'][:MAX_PREFIX]}.{last_item['id']}")
+    digits = last_item["phone_number"][:MAX_PREFIX]
+    return replace(found, next_cursor=f"{sort}.{digits}.{last_item['id']}.{versions[-1]}")
 
 
-def _read_cursor(sort: str, cursor: str) -> tuple[str, int]:
-    read = re.fullmatch(rf"{re.escape(sort)}\.(7[0-9]{{{MAX_PREFIX - 1}}})\.([0-9]{{1,18}})", cursor)
+def _read_cursor(sort: str, cursor: str) -> tuple[str, int, str]:
+    read = re.fullmatch(rf"{re.escape(sort)}\.(7[0-9]{{{MAX_PREFIX - 1}}})\.([0-9]{{1,18}})\.([0-9]{{1,10}})", cursor)
     if read is None:
         raise InvalidInput(f"cursor: wanted a next_cursor of this list, sorted by {sort}", ["cursor"])
-    return read[1], int(read[2])
+    return read[1], int(read[2]), read[3]

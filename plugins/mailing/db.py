@@ -48,7 +48,8 @@ def connect() -> Connection:
 @contextmanager
 def transaction() -> Iterator[Connection]:
     """A connection for one transaction: committed at the end of the block, rolled back by an error, then closed."""
-    with connect() as connection:
+    # Begun here: a `connection.transaction()` of the block that came first would else be one of its own, and commit.
+    with connect() as connection, connection.transaction():
         yield connection
 
 

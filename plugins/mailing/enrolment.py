@@ -15,6 +15,7 @@ import structlog
 from mailing import audit, campaigns, db, messages, runs
 from mailing.errors import Conflict, InvalidInput, NotFound
 from mailing.local_hours import LocalHours
+from mailing.window import LAST_CALL
 
 SQL = db.queries("enrolment")
 
@@ -108,7 +109,7 @@ def _campaign_of(connection: db.Connection, message_id: int) -> int:
 def _check_moment(thing: str, at: datetime, campaign: dict[str, Any], message: dict[str, Any]) -> None:
     if at.tzinfo is None:
         raise InvalidInput(f"{thing}: not_before: wanted a moment with a time zone, got {at}", ["not_before"])
-    start, stop = campaign["sending_start"], campaign["sending_stop"]
+    start, stop = campaign["sending_start"], campaign["sending_stop"] - LAST_CALL  # later, nothing is begun
     if not start <= at < stop:
         raise InvalidInput(
             f"{thing}: not_before: wanted a moment from {start} on and before {stop}, got {at}", ["not_before"]
@@ -159,19 +160,27 @@ def _to_remove(connection: db.Connection, thing: str, parameters: dict[str, Any]
     return message
 
 
-def resend(connection: db.Connection, campaign_id: int, states: Collection[str], *, actor: str) -> dict[str, int]:
+def resend(
+    connection: db.Connection,
+    campaign_id: int,
+    states: Collection[str],
+    *,
+    message_ids: Collection[int] | None = None,
+    actor: str,
+) -> dict[str, int]:
     """Send again, under the same ids, what `failed` or is `unknown` (or both). Returns how many there were of each.
 
-    An unknown message may have been taken, so its client may get it twice: whoever asks answers for that. Raises
-    NotFound, InvalidInput, and Conflict for a campaign that is cancelled, or outside its window; then nothing is
-    written.
+    `message_ids`: only those of them. An unknown message may have been taken, so its client may get it twice: whoever
+    asks answers for that. Raises NotFound, InvalidInput, and Conflict for a campaign that is cancelled, or outside its
+    window; then nothing is written.
     """
     thing = f"campaign {campaign_id}"
     audit.check_actor(thing, actor)
     if not states or set(states) - set(RESENDABLE):
         raise InvalidInput(f"{thing}: resend: wanted some of {', '.join(RESENDABLE)}, got {sorted(states)}", ["states"])
     counts = dict.fromkeys(sorted(states), 0)
-    parameters = {"campaign_id": campaign_id, "states": list(counts), "actor": actor}
+    ids = None if message_ids is None else list(message_ids)
+    parameters = {"campaign_id": campaign_id, "states": list(counts), "ids": ids, "actor": actor}
     locked = db.one(connection, SQL["lock_for_resend"], parameters)
     if locked and locked["count"]:
         _reopen(connection, campaign_id)
@@ -180,6 +189,17 @@ def resend(connection: db.Connection, campaign_id: int, states: Collection[str],
     elif db.one(connection, messages.SQL["campaign_exists"], parameters) is None:
         raise NotFound(f"{thing}: there is no such campaign")
     return counts
+
+
+def resend_chosen(connection: db.Connection, message_ids: Collection[int], *, actor: str) -> int:
+    """Send again those of these messages that `failed`, of whatever campaigns. Returns how many they were.
+
+    Raises Conflict where one of their campaigns is cancelled, or outside its window; then nothing is written.
+    """
+    parameters = {"ids": list(message_ids), "states": ["failed"]}
+    campaign_ids = [row["campaign_id"] for row in connection.execute(SQL["campaigns_to_resend"], parameters)]
+    counts = (resend(connection, id_, ["failed"], message_ids=message_ids, actor=actor) for id_ in campaign_ids)
+    return sum(each["failed"] for each in counts)
 
 
 def _reopen(connection: db.Connection, campaign_id: int) -> None:

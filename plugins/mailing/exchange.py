@@ -16,10 +16,7 @@ from mailing import breaker, db, gateways, messages, runs, throttle
 from mailing.breaker import Breaker, Report
 from mailing.local_hours import LocalHours, Span, spans
 from mailing.messages import Batch, Claim, Outcome, Outlook, Terms
-
-LAST_CALL_S = 1.0
-"""A request that would have less time than this before the stop is not begun: the gateway answers in 0.25 to 0.75 s,
-and what the stop cuts off is in doubt for ever, while what stays pending is simply expired."""
+from mailing.window import LAST_CALL
 
 
 @dataclass(slots=True)
@@ -75,7 +72,7 @@ class Exchange:
         self.is_probe = self.is_probe and self.terms.breaker_state != "closed"
         self.route = self.terms.route
         self._cursor = self.batch.first_id
-        self._last_call_s = min(LAST_CALL_S, self.terms.timeout_s)
+        self._last_call_s = min(LAST_CALL.total_seconds(), self.terms.timeout_s)
 
     @property
     def _gateway(self) -> str:

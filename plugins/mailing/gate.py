@@ -7,7 +7,7 @@ an *admin* also deletes and configures gateways.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -33,7 +33,7 @@ MAX_IMPORT = int(os.environ.get("MAILING_MAX_IMPORT") or 1 << 30)
 
 ADMIN_ROLES = ("admin",)
 
-_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _bearer = HTTPBearer(auto_error=False)
 
 
@@ -51,8 +51,9 @@ class Gate:
     """Lets nobody in who is not logged in, no write that another site made a browser send, and no body too large.
 
     In front of everything, so that whoever is not logged in learns nothing, not even what exists. `open_paths` need no
-    login; `max_body`: bytes by path, where it is not `MAX_BODY`; a page (`pages`: their prefixes) sends people to the
-    login instead of telling them off.
+    login; a page (`pages`: their prefixes) sends people to the login instead of telling them off, and shows them `away`
+    while Airflow's database does not answer. `max_body`: bytes by path, where it is not `MAX_BODY`; of `forms` among
+    these only with the CSRF token in a header: one in a field is found only by reading the whole body into memory.
     """
 
     def __init__(
@@ -61,9 +62,11 @@ class Gate:
         open_paths: tuple[str, ...] = (),
         pages: tuple[str, ...] = (),
         max_body: Mapping[str, int] | None = None,
+        forms: tuple[str, ...] = (),
+        away: Callable[[], Response] | None = None,
     ) -> None:
-        self.app, self.open_paths, self.pages = app, open_paths, pages
-        self.max_body = max_body or {}
+        self.app, self.open_paths, self.pages, self.away = app, open_paths, pages, away
+        self.max_body, self.forms = max_body or {}, forms
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or hand on."""
@@ -71,7 +74,8 @@ class Gate:
             await self.app(scope, receive, send)
             return
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        limit = self.max_body.get(path, MAX_BODY)
+        is_small = path in self.forms and b"x-csrftoken" not in dict(scope["headers"])
+        limit = MAX_BODY if is_small else self.max_body.get(path, MAX_BODY)
         refusal = _refuse_length(scope, limit)
         if refusal is None and path not in self.open_paths:
             refusal = await self._refuse(Request(scope), path)
@@ -86,10 +90,12 @@ class Gate:
         try:
             user = await get_user(request, None, credentials)
         except HTTPException as error:
-            if request.method == "GET" and path.startswith(self.pages or ("\0",)):
-                return RedirectResponse(get_auth_manager().get_url_login(next_url=str(request.url)), 303)
+            if self._is_page(request, path):
+                return RedirectResponse(get_auth_manager().get_url_login(next_url=_path_of(request)), 303)
             return problems.response(401, f"{error.detail}", headers={"WWW-Authenticate": "Bearer"})
         except SQLAlchemyError:
+            if self.away and self._is_page(request, path):
+                return self.away()
             return problems.away("Airflow's database")
         if credentials is None and not _is_from_here(request):
             return problems.response(
@@ -98,13 +104,31 @@ class Gate:
         request.scope.setdefault("state", {})["mailing_user"] = _known(user)
         return None
 
+    def _is_page(self, request: Request, path: str) -> bool:
+        return request.method == "GET" and path.startswith(self.pages) and not is_script(request)
+
+
+def is_script(request: Request) -> bool:
+    """Whether a page's script asks, and not a person who opens a page: it wants an error as data.
+
+    Browsers say so themselves only where they trust the connection (https, localhost); our scripts and jQuery say so
+    always.
+    """
+    return "x-requested-with" in request.headers or request.headers.get("sec-fetch-dest") == "empty"
+
+
+def _path_of(request: Request) -> str:
+    """Where the request went, without the host: behind a proxy the server may not know how it was reached."""
+    query = request.url.query
+    return f"{request.url.path}?{query}" if query else request.url.path
+
 
 def _is_from_here(request: Request) -> bool:
     """Whether a request that carries a cookie was made by one of our own pages, as far as the browser tells.
 
     Browsers add the cookie to what other sites make them send; they do not let those sites choose these headers.
     """
-    if request.method in _SAFE_METHODS:
+    if request.method in SAFE_METHODS:
         return True
     if site := request.headers.get("sec-fetch-site"):
         return site == "same-origin"

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, tuple_
+from sqlalchemy import ColumnElement, Select, func, literal, select, tuple_
+from sqlalchemy import table as from_table
 from sqlalchemy.dialects.postgresql import psycopg as dialect
 
 from mailing import db
@@ -18,6 +19,10 @@ from mailing.errors import InvalidInput
 
 MAX_LIMIT = 1_000
 DEFAULT_LIMIT = 50
+EXACT_TO = 10_000
+"""So many rows are counted in a few milliseconds."""
+
+SQL = db.queries("listing")
 
 _DIALECT = dialect.dialect()  # type: ignore[no-untyped-call]
 
@@ -34,6 +39,21 @@ def rows(connection: db.Connection, statement: Select[*tuple[Any, ...]]) -> list
     """What a SQLAlchemy statement selects, as dicts by the labels of its columns."""
     compiled = statement.compile(dialect=_DIALECT, compile_kwargs={"render_postcompile": True})
     return connection.execute(compiled.string, compiled.params).fetchall()
+
+
+def size(connection: db.Connection, table: str) -> tuple[int, bool]:
+    """How many rows a table has, and whether that is exact: above `EXACT_TO` it is the planner's estimate."""
+    some = select(literal(1)).select_from(from_table(table)).limit(EXACT_TO + 1).subquery()
+    counted: int = rows(connection, select(func.count().label("count")).select_from(some))[0]["count"]
+    if counted <= EXACT_TO:
+        return counted, True
+    estimate = db.one(connection, SQL["estimate"], {"table": table})
+    return max(counted, estimate["rows"] if estimate else 0), False
+
+
+def lose_patience(connection: db.Connection, after_s: float) -> None:
+    """From here on, each statement of this transaction may take so long: then psycopg.errors.QueryCanceled."""
+    connection.execute(SQL["lose_patience"], {"after": f"{int(after_s * 1000)}ms"})
 
 
 def page(
@@ -88,5 +108,7 @@ def _as(kind: type, value: Any) -> Any:
     if kind is datetime:
         return datetime.fromisoformat(value)
     if type(value) is not kind or (isinstance(value, int) and not -(2**63) <= value < 2**63):
+        raise ValueError
+    if isinstance(value, str) and b"\x00" in value.encode():  # which refuses a lone surrogate
         raise ValueError
     return value

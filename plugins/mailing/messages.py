@@ -326,13 +326,17 @@ def settle(connection: db.Connection, message_id: int, verdict: str, *, actor: s
     written.
     """
     _check_verdict(f"message {message_id}", verdict, actor)
-    found = _lock_for_verdict(connection, ids=[message_id])
-    if not found:
+    message = db.one(connection, SQL["message_for_verdict"], {"message_id": message_id})
+    if message is None:
         raise NotFound(f"message {message_id}: there is no such message")
-    [message] = found
     if message["state"] != "unknown":
         raise Conflict(f"message {message_id}: {verdict}: wanted a message that is unknown, it is {message['state']}")
-    _apply(connection, message["campaign_id"], [message_id], verdict, actor)
+    campaign_id = message["campaign_id"]
+    _apply(connection, _verdict_on(campaign_id, verdict, actor, ids=[message_id]))
+    log.info(
+        "settled", campaign_id=campaign_id, verdict=verdict, actor=actor, message_id=message_id,
+        client_id=message["client_id"],
+    )  # fmt: skip
 
 
 def settle_all(
@@ -340,12 +344,24 @@ def settle_all(
 ) -> int:
     """The same word on all `unknown` messages of a campaign (of one `reason`). Returns how many there were."""
     _check_verdict(f"campaign {campaign_id}", verdict, actor)
-    found = _lock_for_verdict(connection, campaign_id=campaign_id, reason=reason)
-    if found:
-        _apply(connection, campaign_id, [row["id"] for row in found], verdict, actor)
-    elif db.one(connection, SQL["campaign_exists"], {"campaign_id": campaign_id}) is None:
+    count = _settle_many(connection, _verdict_on(campaign_id, verdict, actor, reason=reason))
+    if count == 0 and db.one(connection, SQL["campaign_exists"], {"campaign_id": campaign_id}) is None:
         raise NotFound(f"campaign {campaign_id}: there is no such campaign")
-    return len(found)
+    return count
+
+
+def settle_chosen(connection: db.Connection, message_ids: Collection[int], verdict: str, *, actor: str) -> int:
+    """The same word on those of these messages that are `unknown`, of whatever campaigns. Returns how many they were.
+
+    Raises as `settle` does, where one campaign of them cannot send again too; then nothing is written.
+    """
+    _check_verdict(f"{len(message_ids)} messages", verdict, actor)
+    ids = list(message_ids)
+    of_each = [
+        _verdict_on(row["campaign_id"], verdict, actor, ids=ids)
+        for row in connection.execute(SQL["campaigns_in_doubt"], {"ids": ids})
+    ]
+    return sum(_settle_many(connection, parameters) for parameters in of_each)
 
 
 def _check_verdict(thing: str, verdict: str, actor: str) -> None:
@@ -354,18 +370,28 @@ def _check_verdict(thing: str, verdict: str, actor: str) -> None:
     audit.check_actor(thing, actor)
 
 
-def _lock_for_verdict(
-    connection: db.Connection, *, ids: Sequence[int] = (), campaign_id: int | None = None, reason: str | None = None
-) -> list[dict[str, Any]]:
-    parameters = {"ids": list(ids), "campaign_id": campaign_id, "reason": reason}
-    return connection.execute(SQL["lock_for_verdict"], parameters).fetchall()
+def _verdict_on(
+    campaign_id: int, verdict: str, actor: str, *, ids: list[int] | None = None, reason: str | None = None
+) -> dict[str, Any]:
+    """A verdict on a campaign's unknown messages as parameters of a statement. `ids`, `reason`: None stands for any."""
+    return {"campaign_id": campaign_id, "verdict": verdict, "actor": actor, "ids": ids, "reason": reason}
 
 
-def _apply(connection: db.Connection, campaign_id: int, ids: list[int], verdict: str, actor: str) -> None:
-    if verdict == "send_again" and connection.execute(SQL["reopen"], {"campaign_id": campaign_id}).rowcount == 0:
+def _settle_many(connection: db.Connection, parameters: dict[str, Any]) -> int:
+    locked = db.one(connection, SQL["lock_for_verdict"], parameters)
+    if not (locked and locked["count"]):
+        return 0
+    count = _apply(connection, parameters)
+    log.info("settled", messages=count, **{name: parameters[name] for name in ("campaign_id", "verdict", "actor")})
+    return count
+
+
+def _apply(connection: db.Connection, parameters: dict[str, Any]) -> int:
+    campaign_id, verdict = parameters["campaign_id"], parameters["verdict"]
+    if verdict == "send_again" and connection.execute(SQL["reopen"], parameters).rowcount == 0:
         raise Conflict(f"campaign {campaign_id}: send_again: wanted a campaign that is not cancelled, its window open")
-    for message in connection.execute(SQL["apply_verdict"], {"ids": ids, "verdict": verdict, "actor": actor}):
-        log.info("settled", campaign_id=campaign_id, verdict=verdict, actor=actor, **message)
+    row = db.one(connection, SQL["apply_verdict"], parameters)
+    return int(row["count"]) if row else 0
 
 
 def storable(text: str | None) -> str | None:

@@ -23,7 +23,7 @@ def transaction() -> Iterator[db.Connection]:
 
     Raises psycopg_pool.PoolTimeout (a psycopg.OperationalError) when the database is away, or all are in use.
     """
-    with _pool().connection() as connection:
+    with _pool().connection() as connection, connection.transaction():  # as in db.transaction
         yield connection
 
 

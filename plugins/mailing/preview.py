@@ -5,6 +5,7 @@ Functions take a connection and never commit. Of a campaign that has opened: of 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +80,13 @@ def of_draft(connection: db.Connection, **values: Any) -> Preview:
     """
     with connection.transaction(force_rollback=True):
         return of_campaign(connection, campaigns.create(connection, **values))
+
+
+def audience_size(connection: db.Connection, tags: Collection[str], operator_codes: Collection[str]) -> int:
+    """How many clients match a filter now; a name that is no tag matches nobody."""
+    parameters = {"tags": list(tags), "operator_codes": list(operator_codes)}
+    row = db.one(connection, SQL["audience_size"], parameters)
+    return int(row["clients"]) if row else 0
 
 
 def masked(phone_number: str) -> str:

@@ -7,11 +7,14 @@ from http import HTTPStatus
 from typing import Any
 
 import psycopg
+import structlog
 from airflow.sdk.exceptions import AirflowNotFoundException
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
 from mailing.errors import Conflict, InvalidInput, NotFound, Stale
+
+log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 5
@@ -101,3 +104,11 @@ def of(error: Exception) -> JSONResponse | None:
         case psycopg.OperationalError() | psycopg.InterfaceError() | AirflowNotFoundException():
             return away("the mailing database")
     return None
+
+
+def unforeseen(path: str, error: Exception) -> JSONResponse:
+    """Of a fault of ours. The log has what it was; whoever asked learns that it was not them."""
+    # The traceback, unless it may show a row: PostgreSQL's errors do.
+    traceback = None if isinstance(error, psycopg.Error) else error
+    log.error("unforeseen", path=path, error=type(error).__name__, exc_info=traceback)
+    return response(HTTPStatus.INTERNAL_SERVER_ERROR, "this was not foreseen; the server's log says more")

@@ -83,12 +83,12 @@ def page(
     Only those of the page are counted. Raises InvalidInput for a sort or a cursor that is none.
     """
     found = _campaigns(connection, statuses, sort, cursor, limit)
-    return listing.Page(_of(connection, [row["id"] for row in found.items]), found.next_cursor)
+    return listing.Page(of_campaigns(connection, [row["id"] for row in found.items]), found.next_cursor)
 
 
 def get(connection: db.Connection, campaign_id: int) -> dict[str, Any]:
     """The row of reporting.campaign_statistics of one campaign. Raises NotFound."""
-    rows = _of(connection, [campaign_id])
+    rows = of_campaigns(connection, [campaign_id])
     if not rows:
         raise NotFound(f"campaign {campaign_id}: there is no such campaign")
     return rows[0]
@@ -117,5 +117,6 @@ def _campaigns(
     return listing.page(connection, statement, ORDERS, ORDERS["id"], sort=sort, cursor=cursor, limit=limit)
 
 
-def _of(connection: db.Connection, ids: list[int]) -> list[dict[str, Any]]:
+def of_campaigns(connection: db.Connection, ids: list[int]) -> list[dict[str, Any]]:
+    """The rows of reporting.campaign_statistics of these campaigns, in this order; no others are counted."""
     return connection.execute(SQL["campaign_statistics"], {"ids": ids}).fetchall()

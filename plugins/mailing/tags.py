@@ -38,11 +38,26 @@ class TagRow:
 
 
 def page(
-    connection: db.Connection, *, sort: str = "name", cursor: str | None = None, limit: int = listing.DEFAULT_LIMIT
+    connection: db.Connection,
+    *,
+    part: str | None = None,
+    sort: str = "name",
+    cursor: str | None = None,
+    limit: int = listing.DEFAULT_LIMIT,
 ) -> listing.Page:
-    """Some of the tags. Raises InvalidInput for a sort or a cursor that is none."""
+    """Some of the tags; `part`: of their names, in whatever case.
+
+    Raises InvalidInput for a sort or a cursor that is none.
+    """
     statement = select(Tag.id, Tag.name)
+    if part:
+        statement = statement.where(Tag.name.icontains(part, autoescape=True))
     return listing.page(connection, statement, ORDERS, ORDERS["id"], sort=sort, cursor=cursor, limit=limit)
+
+
+def containing(connection: db.Connection, part: str, limit: int = 20) -> list[str]:
+    """Names of tags that have this part, in whatever case: those that begin with it come first."""
+    return [row["name"] for row in connection.execute(SQL["tags_containing"], {"part": part, "limit": limit})]
 
 
 def get(connection: db.Connection, tag_id: int) -> TagRow:

@@ -49,9 +49,12 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class TestSendRow:
-    """What became of one: `state` is sent, failed (the gateway refused it, or it never left) or unknown."""
+    """What became of one: `state` is sent, failed (the gateway refused it, or it never left) or unknown.
 
-    id: int
+    `id`: None for one that was not begun, because its campaign was cancelled or deleted meanwhile.
+    """
+
+    id: int | None
     client_id: int
     state: str
     reason: str | None
@@ -121,6 +124,8 @@ async def _send_one(
     if not await _slot(planned, transaction, deadline):
         return _settled(planned, transaction, client_id, "throttle", None)
     test_id = _begin(planned, transaction, client_id)
+    if test_id is None:
+        return _not_begun(client_id)
     timeout_s = planned.terms.timeout_s
     claim = Claim(test_id, client_id, 1, planned.recipients[client_id], planned.text, timeout_s, timeout_s)
     attempt = await gateway.post(claim, timeout_s)
@@ -147,17 +152,23 @@ async def _slot(planned: Plan, transaction: Transaction, deadline: float) -> boo
     return True
 
 
-def _begin(planned: Plan, transaction: Transaction, client_id: int) -> int:
+def _begin(planned: Plan, transaction: Transaction, client_id: int) -> int | None:
+    """Its id; None: the campaign was cancelled or deleted since it was planned."""
     parameters = {"campaign_id": planned.campaign_id, "client_id": client_id, "actor": planned.actor}
     with transaction() as connection:
         row = db.one(connection, SQL["begin_test_send"], parameters)
-    assert row is not None  # noqa: S101 - RETURNING
-    return int(row["id"])
+    return int(row["id"]) if row else None
+
+
+def _not_begun(client_id: int) -> TestSendRow:
+    return TestSendRow(None, client_id, "failed", "cancelled", None, None, None)
 
 
 def _settled(planned: Plan, transaction: Transaction, client_id: int, reason: str, error: str | None) -> TestSendRow:
     """One that never left."""
     test_id = _begin(planned, transaction, client_id)
+    if test_id is None:
+        return _not_begun(client_id)
     return _write(planned, transaction, test_id, {"state": "failed", "reason": reason, "error": error})
 
 

@@ -1,14 +1,11 @@
-"""The web app that Airflow's API server mounts at /mailing: the REST API, its documents, a liveness probe."""
+"""The web app that Airflow's API server mounts at /mailing: REST API, documents, pages, a liveness probe."""
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import psycopg
-import structlog
 from airflow.sdk.exceptions import AirflowNotFoundException
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
@@ -18,10 +15,23 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse
 
 from mailing import gate, problems
+from mailing.admin.campaign_actions import CampaignActions
+from mailing.admin.campaign_form import CampaignForm
+from mailing.admin.campaign_page import CampaignPage, OfDag
+from mailing.admin.campaigns import CampaignsView
+from mailing.admin.client_import import PATH as IMPORT_PAGE
+from mailing.admin.client_import import ClientImport
+from mailing.admin.clients import ClientsView, FindClient
+from mailing.admin.errors import away
+from mailing.admin.gateways import GatewaysView
+from mailing.admin.messages import MessagesView
+from mailing.admin.site import PATH as PAGES
+from mailing.admin.site import mount
+from mailing.admin.statistics import StatisticsView
+from mailing.admin.tags import TagsView
 from mailing.api import campaigns, client_import, clients, gateways, lifecycle, messages, statistics, tags
 from mailing.errors import MailingError
-
-log = structlog.get_logger(__name__)
+from mailing.headers import Headers
 
 PREFIX = "/mailing"
 
@@ -35,6 +45,11 @@ ROUTERS = (
     campaigns.router,
     lifecycle.router,
 )
+
+VIEWS = (
+    CampaignsView, CampaignPage, CampaignActions, CampaignForm, OfDag,
+    ClientsView, FindClient, ClientImport, TagsView, MessagesView, GatewaysView, StatisticsView)  # fmt: skip
+"""The pages, in the order of the menu."""
 
 IMPORT_PATH = "/api/clients/import"
 
@@ -67,10 +82,17 @@ def app() -> FastAPI:
     made.add_exception_handler(StarletteHTTPException, _refused)
     for error in (MailingError, psycopg.Error, AirflowNotFoundException):
         made.add_exception_handler(error, _of_the_domain)
-    made.add_exception_handler(Exception, _failed)
+    made.add_exception_handler(Exception, _of_the_domain)
+    mount(VIEWS, made)
     made.add_middleware(
-        gate.Gate, open_paths=("/health",), pages=("/docs", "/redoc"), max_body={IMPORT_PATH: gate.MAX_IMPORT}
+        gate.Gate,
+        open_paths=("/health",),
+        pages=("/docs", "/redoc", PAGES),
+        max_body={IMPORT_PATH: gate.MAX_IMPORT, f"{PAGES}{IMPORT_PAGE}": gate.MAX_IMPORT},
+        forms=(f"{PAGES}{IMPORT_PAGE}",),
+        away=away,
     )
+    made.add_middleware(Headers)
     return made
 
 
@@ -128,19 +150,4 @@ def _refused(_: Request, error: Exception) -> JSONResponse:
 
 
 def _of_the_domain(request: Request, error: Exception) -> JSONResponse:
-    return problems.of(error) or _failed(request, error)
-
-
-def _failed(request: Request, error: Exception) -> JSONResponse:
-    """A fault of ours. The log has what it was; whoever asked learns that it was not them."""
-    log.error("unforeseen", path=request.url.path, error=_described(error), exc_info=_without_values(error))
-    return problems.response(HTTPStatus.INTERNAL_SERVER_ERROR, "this was not foreseen; the server's log says more")
-
-
-def _described(error: Exception) -> str:
-    return type(error).__name__
-
-
-def _without_values(error: Exception) -> Any:
-    """The traceback, unless it may show a row: PostgreSQL's errors do."""
-    return None if isinstance(error, psycopg.Error) else error
+    return problems.of(error) or problems.unforeseen(request.url.path, error)

@@ -12,6 +12,10 @@ from datetime import datetime, timedelta
 LEAD = timedelta(days=1)
 """How long before its start a campaign gets its DAG: enough to see tomorrow's campaigns in Airflow's list."""
 
+LAST_CALL = timedelta(seconds=1)
+"""A request that would have less time than this before the stop is not begun: the gateway answers in 0.25 to 0.75 s,
+and what the stop cuts off is in doubt for ever, while what stays pending is simply expired."""
+
 TRAIL = timedelta(days=1)
 """How long after its stop it keeps it: a run whose DAG is gone hangs, so stragglers need time to close."""
 

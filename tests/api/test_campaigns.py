@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from mailing import campaigns, messages, runs
-from tests.api.conftest import problem
 from tests.builders import HOUR, a_campaign, an_open_campaign, audited, claim, now, outcome_of, some_clients, states
+from tests.web import problem
 
 PATH = "/api/campaigns/"
 EVERY_FIELD = {

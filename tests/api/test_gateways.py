@@ -6,8 +6,8 @@ import pytest
 
 from mailing import gateways
 from mailing.breaker import TOLERANCE, Report
-from tests.api.conftest import problem
 from tests.builders import audited, kept
+from tests.web import problem
 
 PATH = "/api/gateways/default/"
 

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mailing import campaigns, messages, runs
-from tests.api.conftest import problem
 from tests.api.test_campaigns import PATH, a_body, fields_of, path_of
 from tests.builders import (
     HOUR,
@@ -23,6 +22,7 @@ from tests.builders import (
     states,
 )
 from tests.waiting import wait_until
+from tests.web import problem
 
 BODIES = {
     "pause": None, "resume": None, "cancel": None, "resend": {"states": ["failed"]}, "settle": {"verdict": "give_up"},
@@ -179,6 +179,18 @@ class TestSettle:
         campaign_id = a_campaign_with(connection, "unknown")
         connection.execute("UPDATE campaigns SET sending_stop = now()")
         problem(operator.post(verb(campaign_id, "settle"), {"verdict": "send_again"}), 409)
+
+    def test_a_repeated_request_settles_once(self, operator, connection):
+        campaign_id = a_campaign_with(connection, "unknown")
+        path, key = verb(campaign_id, "settle"), {"Idempotency-Key": "settle"}
+        first = operator.post(path, {"verdict": "send_again"}, headers=key)
+        connection.execute("UPDATE messages SET state = 'unknown', reason = 'test' WHERE attempts > 0")
+        again = operator.post(path, {"verdict": "send_again"}, headers=key)
+        assert (again.json(), again.headers["idempotent-replayed"]) == (first.json(), "true")
+        assert again.json() == {"messages": 1}
+        assert states(connection, campaign_id) == {"unknown": 1, "pending": 1}
+        assert len(audited(connection)) == 1
+        problem(operator.post(path, {"verdict": "give_up"}, headers=key), 422, "another body")
 
     @pytest.mark.parametrize(
         "body", [{"verdict": "sent"}, {"reason": "x"}, {"verdict": "give_up", "reason": "nul\x00"}]

@@ -8,7 +8,6 @@ from datetime import timedelta
 import pytest
 
 from mailing import campaigns, messages
-from tests.api.conftest import problem
 from tests.builders import (
     a_campaign,
     an_open_campaign,
@@ -22,6 +21,7 @@ from tests.builders import (
     some_clients,
     states,
 )
+from tests.web import problem
 
 MINUTE = timedelta(minutes=1)
 
@@ -291,6 +291,18 @@ class TestAttemptsAndVerdicts:
         assert found.json()["send_status"] == (state == "sent")
         problem(operator.post(f"/api/messages/{id_}/verdict", {"verdict": verdict}), 409, f"it is {state}")
         assert audited(connection) == [("operator", verdict, opened[0], id_, None)]
+
+    def test_a_repeated_verdict_settles_once(self, operator, connection, opened):
+        [id_] = settle_as(connection, opened[0], "unknown", "no_answer")
+        path, key = f"/api/messages/{id_}/verdict", {"Idempotency-Key": "settle"}
+        first = operator.post(path, {"verdict": "send_again"}, headers=key)
+        assert (first.status_code, first.json()["state"]) == (200, "pending")
+        connection.execute("UPDATE messages SET state = 'unknown', reason = 'test' WHERE id = %s", (id_,))
+        again = operator.post(path, {"verdict": "send_again"}, headers=key)
+        assert (again.json(), again.headers["idempotent-replayed"]) == (first.json(), "true")
+        assert operator.get(f"/api/messages/{id_}/").json()["state"] == "unknown"
+        assert audited(connection) == [("operator", "send_again", opened[0], id_, None)]
+        problem(operator.post(path, {"verdict": "give_up"}, headers=key), 422, "another body")
 
     @pytest.mark.parametrize("body", [{}, {"verdict": "forget"}, {"verdict": None}, {"verdict": "give_up", "why": "x"}])
     def test_a_verdict_that_is_none_is_422(self, operator, opened, body):

@@ -7,8 +7,8 @@ import pytest
 from mailing import campaigns, gateways, messages
 from mailing.breaker import TOLERANCE, Report
 from mailing.models import CAMPAIGN_STATUSES, MESSAGE_STATES
-from tests.api.conftest import problem
 from tests.builders import HOUR, a_campaign, an_open_campaign, claim, now, outcome_of
+from tests.web import problem
 
 
 def settle_some(connection, campaign_id, *ends):

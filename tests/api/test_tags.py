@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.api.conftest import problem
+from mailing.listing import cursor_after
 from tests.builders import a_campaign
+from tests.web import problem
 
 
 @pytest.fixture
@@ -116,6 +117,7 @@ class TestList:
         [
             {"cursor": "x"}, {"cursor": ""}, {"cursor": "é"}, {"cursor": "a\0"}, {"cursor": "W10"}, {"limit": 0},
             {"limit": 1001}, {"limit": "x"}, {"sort": "size"}, {"fields": "size"}, {"fields": ""}, {"more": 1},
+            {"cursor": cursor_after("name", ["\ud800", 1])}, {"cursor": cursor_after("name", ["a\0", 1])},
         ],
     )  # fmt: skip
     def test_a_query_that_breaks_a_rule_is_422(self, viewer, query):

@@ -11,7 +11,7 @@ import pytest
 
 from local.settings import free_port
 from mailing import gate, pool
-from tests.api.conftest import JWT_SECRET, problem
+from tests.web import JWT_SECRET, problem
 
 TAGS = "/api/tags/"
 SITE = "http://testserver"

@@ -60,6 +60,7 @@ def test_a_lasting_server_keeps_what_was_committed():
 def test_the_server_keeps_utc_and_utf8_and_refuses_a_wrong_password(server):
     with psycopg.connect(server.url()) as connection:
         assert connection.execute("SHOW timezone").fetchone() == ("UTC",)
+        assert connection.execute("SHOW log_error_verbosity").fetchone() == ("terse",)
         assert connection.execute("SHOW server_encoding").fetchone() == ("UTF8",)
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(host=HOST, port=server.port, user="mailing", dbname="mailing", password="guessed")

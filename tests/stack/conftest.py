@@ -1,25 +1,11 @@
-"""The one stack that all tests of this folder share: it takes half a minute to start."""
+"""Tests on the whole stack: each finds its gateway well behaved, and as fast as it can be."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from local.settings import Settings
-from local.stack import Stack
 from mailing import db
 from tests.stack.steps import behave
-
-
-@pytest.fixture(scope="session")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """A stack that is up, in a folder and on ports of its own."""
-    settings = Settings.anywhere(tmp_path_factory.mktemp("stack"))
-    stack = Stack(settings)
-    stack.up(limit_s=240)
-    yield settings
-    stack.clean()
 
 
 @pytest.fixture

@@ -43,8 +43,14 @@ FOR NO KEY UPDATE
 SELECT FROM campaigns WHERE id = %(campaign_id)s FOR UPDATE
 
 -- name: what_left
--- One row: who holds a lease on the campaign, and a message of it that was ever claimed; NULL where there is none.
-SELECT (SELECT min(holder) FROM leases WHERE campaign_id = %(campaign_id)s) AS holder,
+-- One row: who holds a lease on the campaign (or sends a test of it), and a message of it that was ever claimed; NULL
+-- where there is none. A test send that is so old is of a server that died.
+SELECT coalesce(
+           (SELECT min(holder) FROM leases WHERE campaign_id = %(campaign_id)s),
+           (SELECT 'the test send of ' || min(actor)
+            FROM test_sends
+            WHERE campaign_id = %(campaign_id)s AND state = 'sending' AND created > now() - interval '15 minutes')
+       ) AS holder,
        (SELECT id FROM messages
         WHERE campaign_id = %(campaign_id)s
           AND (attempts > 0 OR token IS NOT NULL OR in_doubt OR state = 'unknown')
@@ -83,13 +89,6 @@ UPDATE campaigns
 SET status = CASE WHEN %(status)s <> 'running' OR opened_at IS NOT NULL THEN %(status)s ELSE 'scheduled' END,
     finished_at = CASE WHEN %(status)s = 'cancelled' THEN clock_timestamp() ELSE finished_at END
 WHERE id = %(campaign_id)s AND status = ANY (%(from)s)
-
--- name: relevant_audit
--- What people decided about a campaign, by time.
-SELECT at, actor, action, message_id, detail
-FROM audit_log
-WHERE campaign_id = %(campaign_id)s
-ORDER BY id
 
 -- name: campaign_progress
 -- One row: how the campaign stands now. Counts every message of it, so it is for one campaign at a time.

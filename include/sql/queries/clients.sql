@@ -45,6 +45,30 @@ INSERT INTO client_tags (client_id, tag_id)
 SELECT %(client_id)s, id FROM wanted
 ON CONFLICT DO NOTHING
 
+-- name: lock_clients
+-- Those of these clients that there are, as lock_client does; by id, so that two who lock several do not wait for each other.
+SELECT id FROM clients WHERE id = ANY (%(client_ids)s) ORDER BY id FOR UPDATE
+
+-- name: tag_clients
+-- How many of these clients got a tag that they had not.
+WITH tagged AS (
+    INSERT INTO client_tags (client_id, tag_id)
+    SELECT c.id, t.id FROM clients c, tags t WHERE c.id = ANY (%(client_ids)s) AND t.name = ANY (%(names)s)
+    ON CONFLICT DO NOTHING
+    RETURNING client_id
+)
+SELECT count(DISTINCT client_id) AS count FROM tagged
+
+-- name: untag_clients
+-- How many of these clients lost a tag.
+WITH untagged AS (
+    DELETE FROM client_tags ct
+    USING tags t
+    WHERE t.id = ct.tag_id AND ct.client_id = ANY (%(client_ids)s) AND t.name = ANY (%(names)s)
+    RETURNING ct.client_id
+)
+SELECT count(DISTINCT client_id) AS count FROM untagged
+
 -- name: delete_client
 -- Its tags go with it.
 DELETE FROM clients WHERE id = %(client_id)s

@@ -93,11 +93,17 @@ WITH removed AS (
 )
 SELECT id FROM removed
 
+-- name: campaigns_to_resend
+-- Of messages named by id: the campaigns of those that are in one of these states.
+SELECT DISTINCT campaign_id FROM messages WHERE id = ANY (%(ids)s) AND state = ANY (%(states)s) ORDER BY campaign_id
+
 -- name: lock_for_resend
+-- All messages of a campaign that are in one of these states, or those of them that are named by id.
 WITH locked AS MATERIALIZED (
     SELECT id
     FROM messages
     WHERE campaign_id = %(campaign_id)s AND state = ANY (%(states)s)
+      AND (%(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s))
     ORDER BY id
     FOR UPDATE
 )
@@ -114,7 +120,10 @@ WITH resent AS (
         not_before = NULL,
         token = CASE WHEN was.state = 'failed' AND NOT m.in_doubt THEN NULL ELSE m.token END
     FROM (
-        SELECT id, state FROM messages WHERE campaign_id = %(campaign_id)s AND state = ANY (%(states)s)
+        SELECT id, state
+        FROM messages
+        WHERE campaign_id = %(campaign_id)s AND state = ANY (%(states)s)
+          AND (%(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s))
     ) AS was
     WHERE m.id = was.id AND m.state = was.state
     RETURNING m.id, was.state

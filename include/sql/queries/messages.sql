@@ -295,31 +295,45 @@ JOIN messages m ON m.campaign_id = a.campaign_id AND m.id = a.message_id
 WHERE m.id = %(message_id)s
 ORDER BY a.id
 
+-- name: message_for_verdict
+SELECT campaign_id, client_id, state FROM messages WHERE id = %(message_id)s FOR UPDATE
+
+-- name: campaigns_in_doubt
+-- Of messages named by id: the campaigns of those that are unknown.
+SELECT DISTINCT campaign_id FROM messages WHERE id = ANY (%(ids)s) AND state = 'unknown' ORDER BY campaign_id
+
 -- name: lock_for_verdict
--- The messages that a verdict is about: named by id, or all unknown ones of a campaign (of one reason, if that is given).
-SELECT m.id, m.campaign_id, m.state
-FROM messages m
-WHERE (m.id = ANY (%(ids)s::bigint[])
-       OR (m.campaign_id = %(campaign_id)s AND m.state = 'unknown'
-           AND (%(reason)s::text IS NULL OR m.reason = %(reason)s)))
-ORDER BY m.id
-FOR UPDATE
+-- All unknown messages of a campaign (`reason`: of this one only), or those of them that are named by id; by id, so that
+-- two verdicts on some of the same do not wait for each other for ever.
+WITH locked AS MATERIALIZED (
+    SELECT id
+    FROM messages
+    WHERE campaign_id = %(campaign_id)s AND state = 'unknown'
+      AND (%(ids)s::bigint[] IS NULL OR id = ANY (%(ids)s))
+      AND (%(reason)s::text IS NULL OR reason = %(reason)s)
+    ORDER BY id
+    FOR UPDATE
+)
+SELECT count(*) AS count FROM locked
 
 -- name: apply_verdict
--- Of messages that are unknown. Assumed sent: as of the moment it was claimed, for that is when it may have left.
+-- How many messages it settled, of those that lock_for_verdict locks. Assumed sent: as of the moment it was claimed, for
+-- that is when it may have left.
 WITH settled AS (
     UPDATE messages m
     SET state = CASE %(verdict)s WHEN 'send_again' THEN 'pending' WHEN 'assume_sent' THEN 'sent' ELSE 'failed' END,
         reason = CASE %(verdict)s WHEN 'assume_sent' THEN 'assumed_sent' WHEN 'give_up' THEN 'given_up' END,
         sent_at = CASE %(verdict)s WHEN 'assume_sent' THEN coalesce(m.claimed_at, now()) END,
         not_before = NULL
-    WHERE m.id = ANY (%(ids)s::bigint[]) AND m.state = 'unknown'
-    RETURNING m.id, m.campaign_id, m.client_id
+    WHERE m.campaign_id = %(campaign_id)s AND m.state = 'unknown'
+      AND (%(ids)s::bigint[] IS NULL OR m.id = ANY (%(ids)s))
+      AND (%(reason)s::text IS NULL OR m.reason = %(reason)s)
+    RETURNING m.id
 ), kept AS (
     INSERT INTO audit_log (actor, action, campaign_id, message_id)
-    SELECT %(actor)s, %(verdict)s, campaign_id, id FROM settled
+    SELECT %(actor)s, %(verdict)s, %(campaign_id)s, id FROM settled
 )
-SELECT id AS message_id, client_id FROM settled
+SELECT count(*) AS count FROM settled
 
 -- name: reopen
 -- Before messages go back to pending by a person's word: the campaign is to send them, by one more run.

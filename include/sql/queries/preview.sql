@@ -40,3 +40,7 @@ FROM audience
 JOIN clients cl ON cl.id = audience.id
 ORDER BY cl.id
 LIMIT %(limit)s
+
+-- name: audience_size
+-- How many match a filter that is no campaign's so far.
+SELECT count(*) AS clients FROM clients_matching(%(tags)s::text[], %(operator_codes)s::text[])

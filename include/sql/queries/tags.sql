@@ -17,3 +17,11 @@ UPDATE tags SET name = %(name)s WHERE id = %(tag_id)s RETURNING id, name
 
 -- name: delete_tag
 DELETE FROM tags WHERE id = %(tag_id)s
+
+-- name: tags_containing
+-- For whoever types a part of a name; there are hundreds of tags, not millions.
+SELECT name
+FROM tags
+WHERE strpos(lower(name), lower(%(part)s)) > 0
+ORDER BY strpos(lower(name), lower(%(part)s)) > 1, name COLLATE "C"
+LIMIT %(limit)s

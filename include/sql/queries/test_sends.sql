@@ -17,9 +17,12 @@ WHERE c.id = %(campaign_id)s
 SELECT id, phone_number FROM clients WHERE id = ANY (%(client_ids)s::bigint[])
 
 -- name: begin_test_send
--- Committed before any byte leaves. Its id is one that no message has, or will have.
+-- Committed before any byte leaves, unless the campaign was cancelled or deleted meanwhile. Its id is one that no message
+-- has, or will have.
 INSERT INTO test_sends (id, campaign_id, client_id, actor)
-VALUES (nextval(pg_get_serial_sequence('messages', 'id')), %(campaign_id)s, %(client_id)s, %(actor)s)
+SELECT nextval(pg_get_serial_sequence('messages', 'id')), id, %(client_id)s, %(actor)s
+FROM campaigns
+WHERE id = %(campaign_id)s AND status <> 'cancelled'
 RETURNING id
 
 -- name: settle_test_send

@@ -28,7 +28,7 @@ from mailing.api.common import (
 router = APIRouter(prefix="/api/clients", tags=["clients"])
 
 PHONE = "`7XXXXXXXXXX`, or as people write it: `+7 (900) 123-45-67`, `8 900 123 45 67`."
-TAGS = "Names; unknown ones are created. The client's own operator code may be among them, and no other."
+TAGS = "Names; unknown ones are created. The client's operator code may be among them, and the one it had; no other."
 ZONE = "An IANA time zone, such as Europe/Moscow."
 
 Text = Annotated[str, Storable]

@@ -109,14 +109,21 @@ def resend_campaign(
     return response
 
 
-@router.post("/{campaign_id}/settle", responses=VERB)
-def settle_campaign(campaign_id: Id, body: SettleBody, user: gate.Operator, if_match: IfMatch = None) -> Settled:
+@router.post("/{campaign_id}/settle", response_model=Settled, responses=VERB)
+def settle_campaign(
+    campaign_id: Id, body: SettleBody, user: gate.Operator, key: Key, if_match: IfMatch = None
+) -> Response:
     """One verdict on all messages of the campaign that are unknown (for one reason)."""
-    with pool.transaction() as connection:
+
+    def settle() -> Settled:
         check_fresh(connection, campaign_id, if_match)
         count = messages.settle_all(connection, campaign_id, body.verdict, actor=user.name, reason=body.reason)
+        return Settled(messages=count)
+
+    with pool.transaction() as connection:
+        response = once(connection, key, 200, settle)
     poke.campaigns()
-    return Settled(messages=count)
+    return response
 
 
 # Before
@@ -195,7 +202,7 @@ class TestSend(BaseModel):
 
     model_config = ConfigDict(from_attributes=True)
 
-    id: int
+    id: int | None = Field(description="Null: not begun, because the campaign was cancelled or deleted meanwhile.")
     client_id: int
     state: Literal["sent", "failed", "unknown"]
     reason: str | None

@@ -180,14 +180,18 @@ def list_attempts(message_id: Id, user: gate.Reader) -> Page[Attempt]:
     return Page(items=[Attempt.model_validate(each, from_attributes=True) for each in found], next_cursor=None)
 
 
-@router.post("/{message_id}/verdict", responses=WRITES | NOT_FOUND | CONFLICT)
-def settle_message(message_id: Id, body: VerdictBody, user: gate.Operator) -> Message:
+@router.post("/{message_id}/verdict", response_model=Message, responses=WRITES | NOT_FOUND | CONFLICT)
+def settle_message(message_id: Id, body: VerdictBody, user: gate.Operator, key: Key) -> Response:
     """Settle a message that is `unknown`: send it again, assume that it was sent, or give it up."""
-    with pool.transaction() as connection:
+
+    def settle() -> Message:
         messages.settle(connection, message_id, body.verdict, actor=user.name)
-        settled = _get(connection, message_id)
+        return _get(connection, message_id)
+
+    with pool.transaction() as connection:
+        answer = once(connection, key, 200, settle)
     poke.campaigns()
-    return settled
+    return answer
 
 
 def _get(connection: db.Connection, message_id: int) -> Message:

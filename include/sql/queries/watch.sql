@@ -1,0 +1,55 @@
+-- A campaign as one watches it (plugins/mailing/watch.py). Asked every few seconds by each open page: the ledger is read once.
+
+-- name: campaign_to_watch
+SELECT c.id, c.name, c.status, c.sending_start, c.sending_stop, c.opened_at, c.finished_at, c.audience AS audience_kind,
+       c.local_from, c.local_to, c.revision, clock_timestamp() AS now,
+       g.name AS gateway, g.breaker_state, g.breaker_reason, g.breaker_changed_at,
+       extract(epoch FROM g.breaker_probe_at - clock_timestamp())::float8 AS probe_in_s
+FROM campaigns c
+JOIN gateways g ON g.name = c.gateway
+WHERE c.id = %(campaign_id)s
+
+-- name: messages_by_state_and_time
+-- One row per state, and for those that an attempt brought about, per %(width_s)s seconds: since when, how many, of which
+-- how many were sent in the last %(span_s)s seconds, and when the first of them was claimed.
+SELECT state,
+       CASE WHEN state IN ('sent', 'failed', 'unknown')
+            THEN date_bin(make_interval(secs => %(width_s)s), coalesce(sent_at, claimed_at), '2000-01-01 00:00Z') END AS since,
+       count(*) AS count,
+       count(*) FILTER (WHERE sent_at > %(now)s - make_interval(secs => %(span_s)s)) AS lately,
+       min(claimed_at) AS first_claimed_at
+FROM messages
+WHERE campaign_id = %(campaign_id)s
+GROUP BY 1, 2
+
+-- name: last_errors
+-- Of the last %(last)s attempts that failed or are in doubt: one row per reason and status, the most frequent first.
+SELECT reason, status_code, count(*) AS count, max(ended_at) AS last_at,
+       (array_agg(error ORDER BY id DESC) FILTER (WHERE error IS NOT NULL))[1] AS error
+FROM (SELECT id, reason, status_code, ended_at, error
+      FROM attempts
+      WHERE campaign_id = %(campaign_id)s
+      ORDER BY id DESC
+      LIMIT %(last)s) AS attempt
+GROUP BY reason, status_code
+ORDER BY count DESC, last_at DESC
+
+-- name: revisions
+-- What the campaign was, the newest first.
+SELECT revision, text, filter_tags, filter_operator_codes, sending_start, sending_stop, created
+FROM campaign_revisions
+WHERE campaign_id = %(campaign_id)s
+ORDER BY revision DESC
+LIMIT %(limit)s
+
+-- name: trail
+-- What people decided about it, the newest first. One decision may be about many messages: one row all the same.
+SELECT at, actor, action, detail, count(message_id) AS messages, min(message_id) AS message_id
+FROM (SELECT id, at, actor, action, detail, message_id
+      FROM audit_log
+      WHERE campaign_id = %(campaign_id)s
+      ORDER BY id DESC
+      LIMIT %(entries)s) AS entry
+GROUP BY at, actor, action, detail
+ORDER BY max(id) DESC
+LIMIT %(limit)s

@@ -1,0 +1,3 @@
+"""The fixtures of the web app."""
+
+from tests.web import *  # noqa: F403
