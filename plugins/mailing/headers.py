@@ -8,8 +8,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 POLICY = "; ".join(
     (
         "default-src 'self'",
-        # 'unsafe-inline': starlette-admin's base, list and detail pages hold scripts and an `onclick`, FastAPI's
-        # documents a script, ApexCharts and Tabler set styles. That all text is escaped keeps foreign scripts out.
+        # 'unsafe-inline': starlette-admin's base, list and detail pages hold scripts, styles and an `onclick`,
+        # FastAPI's documents a script. That all text is escaped keeps foreign scripts out.
         "script-src 'self' 'unsafe-inline'",
         "style-src 'self' 'unsafe-inline'",
         "img-src 'self' data:",  # Tabler's icons inside its style sheet

@@ -185,12 +185,25 @@ class TestLinks:
 
     def test_what_pages_load_is_there(self, viewer, campaign_id):
         loaded = {link for page in crawl(viewer).values() for link in Links(page).others if "/static/" in link}
-        assert any("apexcharts" in link for link in loaded)
+        assert any("/vendor/chart.umd.min.js" in link for link in loaded)
+        assert not any("apexcharts" in link for link in loaded)  # not open source, and in starlette-admin's wheel
         for link in loaded:
             assert viewer.get(link.removeprefix("/mailing")).status_code == 200, link
 
+    def test_the_chart_library_has_its_licence_beside_it_and_needs_no_eval(self, viewer):
+        script = viewer.get("/admin/static/vendor/chart.umd.min.js").text
+        assert "Released under the MIT License" in script[:500]
+        assert not re.search(r"\beval\(|new Function\b", script)
+        version = re.search(r"Chart\.js v(\S+)", script)[1]
+        for name, said in (("README.md", version), ("LICENSE.md", "MIT"), ("LICENSE.kurkle-color.md", "MIT")):
+            assert said in viewer.get(f"/admin/static/vendor/{name}").text
+        pages = crawl(viewer).values()
+        assert {link for page in pages for link in Links(page).others if "chart.umd" in link} == {
+            f"/mailing/admin/static/vendor/chart.umd.min.js?v={version}"
+        }
+
     def test_our_own_scripts_and_styles_name_no_other_host(self, viewer):
-        for name in ("site.js", "look.js", "charts.js", "mailing.css"):
+        for name in ("site.js", "look.js", "charts.js", "chart_look.js", "campaign_chart.js", "mailing.css"):
             assert "//" not in re.sub(r"(?m)^\s*//.*$|\s// .*$", "", viewer.get(f"/admin/static/{name}").text)
 
 

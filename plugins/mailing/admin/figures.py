@@ -102,7 +102,7 @@ def of_campaigns(rows: list[dict[str, Any]]) -> Table:
         Line(
             (row["campaign_id"], row["campaign_name"] or "", row["status"], row["sending_start"]),
             Counts({state: row[state] for state in MESSAGE_STATES}),
-            f"#{row['campaign_id']}",  # not its name: ApexCharts writes names into the page as they are
+            f"#{row['campaign_id']}",  # not its name, which is as long as people make it
             row["campaign_id"],
         )
         for row in rows

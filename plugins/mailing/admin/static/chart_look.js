@@ -9,21 +9,13 @@ function colour(name) {
     return known.get(name);
 }
 
-function dress() {
-    known.clear();
-    Chart.defaults.color = colour("body-color");
-    Chart.defaults.borderColor = colour("border-color");
-    Object.values(Chart.instances).forEach(function (chart) { chart.update("none"); });
+// An option of Chart.js that is asked for again with every drawing.
+export function paint(name) {
+    return function () { return colour(name); };
 }
 
-// A dataset's colours, each by its name in Tabler.
 export function painted(name) {
-    const paint = function () { return colour(name); };
-    return {backgroundColor: paint, hoverBackgroundColor: paint};
-}
-
-export function surface() {
-    return colour("bg-surface");
+    return {backgroundColor: paint(name), hoverBackgroundColor: paint(name)};
 }
 
 // An axis that counts, and one that names; `most` marks on it at the most.
@@ -44,19 +36,31 @@ export function chart(element, height, config) {
     return new Chart(canvas, config);
 }
 
+function dress(defaults) {
+    const text = paint("body-color"), line = paint("border-color");
+    Object.assign(defaults, {animation: false, maintainAspectRatio: false, locale: "en-US"});  // as times.number
+    defaults.font.family = getComputedStyle(document.body).fontFamily;
+    defaults.scale.ticks.color = text;
+    defaults.scale.grid.color = defaults.scale.border.color = line;
+    Object.assign(defaults.interaction, {mode: "index", intersect: false});
+    Object.assign(defaults.plugins.legend.labels, {boxWidth: 12, boxHeight: 12, color: text});
+    Object.assign(defaults.plugins.tooltip, {
+        backgroundColor: "rgba(17, 24, 39, .95)", borderColor: line, borderWidth: 1, padding: 8, boxPadding: 4,
+        multiKeyBackground: "transparent", filter: function (item) { return item.raw > 0; },
+    });
+}
+
+function dressAgain() {
+    known.clear();
+    Object.values(Chart.instances).forEach(function (each) { each.update("none"); });
+}
+
 if (Chart) {
-    Chart.defaults.animation = false;
-    Chart.defaults.maintainAspectRatio = false;
-    Chart.defaults.locale = "en-US";  // as times.number
-    Chart.defaults.font.family = getComputedStyle(document.body).fontFamily;
-    Object.assign(Chart.defaults.interaction, {mode: "index", intersect: false});
-    Object.assign(Chart.defaults.plugins.legend.labels, {boxWidth: 12, boxHeight: 12});
-    Chart.defaults.plugins.tooltip.filter = function (item) { return item.raw > 0; };
-    dress();
+    dress(Chart.defaults);
     let look = document.documentElement.getAttribute("data-bs-theme");
     new MutationObserver(function () {
         const now = document.documentElement.getAttribute("data-bs-theme");
-        if (now !== look) dress();
+        if (now !== look) dressAgain();
         look = now;
     }).observe(document.documentElement, {attributes: true, attributeFilter: ["data-bs-theme"]});
 }

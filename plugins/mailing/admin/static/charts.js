@@ -1,5 +1,5 @@
 // Draws every element with data-chart out of its data-figures.
-import {chart, counting, naming, painted, surface} from "./chart_look.js";
+import {chart, counting, naming, paint, painted} from "./chart_look.js";
 
 const COLOURS = {
     pending: "azure", sending: "blue", sent: "green", failed: "red",
@@ -8,24 +8,34 @@ const COLOURS = {
 
 function donut(figures) {
     const states = Object.keys(figures).filter(function (state) { return figures[state]; });
-    const paints = states.map(function (state) { return painted(COLOURS[state]).backgroundColor; });
+    const paints = states.map(function (state) { return paint(COLOURS[state]); });
+    const ofPart = function (context) { return paints[context.dataIndex](); };
+    const gap = paint("bg-surface");
     return {
         type: "doughnut",
         data: {
             labels: states,
             datasets: [{
                 data: states.map(function (state) { return figures[state]; }),
-                backgroundColor: function (context) { return paints[context.dataIndex](); },
-                hoverBackgroundColor: function (context) { return paints[context.dataIndex](); },
-                borderColor: surface, hoverBorderColor: surface,
+                backgroundColor: ofPart, hoverBackgroundColor: ofPart, borderColor: gap, hoverBorderColor: gap,
             }],
         },
-        options: {cutout: "65%", interaction: {mode: "nearest", intersect: true}, plugins: {legend: {display: false}}},
+        options: {
+            cutout: "65%", layout: {padding: 12},
+            interaction: {mode: "nearest", intersect: true},
+            plugins: {legend: {display: false}},
+        },
     };
 }
 
+// A tag is as long as people make it; a tooltip has it whole.
+function shortened(name) {
+    return name.length > 20 ? name.slice(0, 19) + "…" : name;
+}
+
 function bars(figures, lies) {
-    const names = naming(lies ? {autoSkip: false} : {callback: function (value) { return this.getLabelForValue(value).slice(5); }});
+    const short = lies ? shortened : function (day) { return day.slice(5); };
+    const names = naming({autoSkip: !lies, callback: function (value) { return short(this.getLabelForValue(value)); }});
     return {
         type: "bar",
         data: {
