@@ -33,6 +33,10 @@ class Stale(MailingError):
     """Again, with the thing as it is now: it was written since the caller read it."""
 
 
+class Busy(MailingError):
+    """Later: as many are at it already as may be."""
+
+
 class NotFinished(MailingError):
     """Later: the campaign still has messages that are pending or sending.
 

@@ -20,6 +20,7 @@ from airflow.configuration import conf
 from fastapi import Depends, HTTPException
 from fastapi.security import HTTPBearer
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -88,7 +89,7 @@ class Gate:
         """Why the request is not let in. Who is let in is kept in its scope."""
         credentials = await _bearer(request)
         try:
-            user = await get_user(request, None, credentials)
+            user = await run_in_threadpool(_known, await get_user(request, None, credentials))
         except HTTPException as error:
             if self._is_page(request, path):
                 return RedirectResponse(get_auth_manager().get_url_login(next_url=_path_of(request)), 303)
@@ -101,7 +102,7 @@ class Gate:
             return problems.response(
                 403, "a write by cookie was not sent from a page of this site: wanted its Origin, or a bearer token"
             )
-        request.scope.setdefault("state", {})["mailing_user"] = _known(user)
+        request.scope.setdefault("state", {})["mailing_user"] = user
         return None
 
     def _is_page(self, request: Request, path: str) -> bool:

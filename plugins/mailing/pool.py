@@ -5,16 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from threading import BoundedSemaphore
 from typing import Any, cast
 
 import psycopg
 from psycopg_pool import ConnectionPool
 
 from mailing import db
+from mailing.errors import Busy
 
 MAX_CONNECTIONS = 16
 PATIENCE_S = 3.0
 """How long a request waits for a connection before it is told that the database is away."""
+
+
+LOCK_TIMEOUT = "2s"
+STATEMENT_TIMEOUT = "30s"
+"""Nobody waits longer for a row that somebody else writes (an import does so for minutes), or for an answer: else those
+who wait would take every connection, and a campaign could not be paused."""
+
+MAX_WAITING = 32
+"""Requests that wait for a connection; Airflow's own share the server's threads with them."""
+
+AT_LENGTH = {"import": BoundedSemaphore(2), "full": BoundedSemaphore(2)}
+"""What may take minutes, and how many of it at a time."""
 
 
 @contextmanager
@@ -25,6 +39,24 @@ def transaction() -> Iterator[db.Connection]:
     """
     with _pool().connection() as connection, connection.transaction():  # as in db.transaction
         yield connection
+
+
+@contextmanager
+def at_length(what: str) -> Iterator[db.Connection]:
+    """As `transaction`, for what may take minutes: on a connection of its own, without those limits.
+
+    Who does nothing with it for a minute loses it: its transaction keeps old row versions alive.
+
+    `what`: a key of AT_LENGTH. Raises Busy where as many are at it already as may be.
+    """
+    if not AT_LENGTH[what].acquire(blocking=False):
+        raise Busy(f"{what}: others are at it; as many at a time as may be")
+    try:
+        with db.transaction() as connection:
+            connection.execute("SET idle_in_transaction_session_timeout = '60s'")
+            yield connection
+    finally:
+        AT_LENGTH[what].release()
 
 
 def close() -> None:
@@ -42,6 +74,7 @@ def _pool() -> ConnectionPool[db.Connection]:
         min_size=0,
         max_size=MAX_CONNECTIONS,
         timeout=PATIENCE_S,
+        max_waiting=MAX_WAITING,
         reconnect_timeout=PATIENCE_S,
         check=ConnectionPool.check_connection,  # a restart of PostgreSQL costs nobody an error
         name="mailing",
@@ -54,4 +87,8 @@ class _Connection(psycopg.Connection[Any]):
 
     @classmethod
     def connect(cls, conninfo: str = "", **kwargs: Any) -> db.Connection:  # type: ignore[override]
-        return db.connect()
+        connection = db.connect()
+        for name, limit in (("lock_timeout", LOCK_TIMEOUT), ("statement_timeout", STATEMENT_TIMEOUT)):
+            connection.execute("SELECT set_config(%s, %s, false)", (name, limit))
+        connection.commit()
+        return connection

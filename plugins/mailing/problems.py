@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
-from mailing.errors import Conflict, InvalidInput, NotFound, Stale
+from mailing.errors import Busy, Conflict, InvalidInput, NotFound, Stale
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +73,7 @@ DESCRIPTIONS = {
     413: "The body is too large.",
     415: "The body is of another kind: see `Content-Type`.",
     422: "A value breaks a rule; `errors` names the fields.",
-    503: "The database is away: try again after `Retry-After` seconds.",
+    503: "The database is away, or busy: try again after `Retry-After` seconds.",
 }
 
 
@@ -101,6 +101,10 @@ def of(error: Exception) -> JSONResponse | None:
             return response(412, str(error))
         case Conflict():
             return response(409, str(error))
+        case Busy() | psycopg.errors.LockNotAvailable() | psycopg.errors.QueryCanceled():
+            waited = "somebody else writes what this wants, or it took too long; nothing was written"
+            said = str(error) if isinstance(error, Busy) else waited
+            return response(503, said, headers={"Retry-After": str(RETRY_AFTER_S)})
         case psycopg.OperationalError() | psycopg.InterfaceError() | AirflowNotFoundException():
             return away("the mailing database")
     return None

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import psycopg
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
@@ -40,7 +41,8 @@ def turn(verb: str, campaign_id: int, actor: str) -> None:
     poke.campaigns()
     if verb == "cancel":
         # In a transaction of its own: it may wait for a run that takes the audience, and nothing is claimed meanwhile.
-        with pool.transaction() as connection, suppress(NotFinished):
+        # Where that takes too long, upkeep sweeps up within a minute.
+        with suppress(psycopg.OperationalError), pool.transaction() as connection, suppress(NotFinished):
             runs.close(connection, campaign_id)
 
 

@@ -82,7 +82,7 @@ def _bring_in(upload: UploadFile, actor: str) -> Imported:
         with file.open("wb") as copy:
             shutil.copyfileobj(upload.file, copy, 1 << 20)
         try:
-            with pool.transaction() as connection:
+            with pool.at_length("import") as connection:
                 figures = client_import.import_clients(
                     connection, file, reject_file, actor=actor,
                     on_rejects=lambda more: first.extend(more[: SHOWN - len(first)]),

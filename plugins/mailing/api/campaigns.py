@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator
+from itertools import islice
 from typing import Annotated, Any, Literal
 
+import anyio
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field
+from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
-from mailing import campaign_rows, campaigns, db, gate, ledger, listing, poke, pool
+from mailing import campaign_rows, campaigns, gate, ledger, listing, poke, pool
 from mailing.api.campaign_bodies import (
     Campaign,
     CampaignBody,
@@ -119,12 +121,23 @@ def all_in_full(query: Annotated[FullQuery, Query()], user: gate.Reader) -> Stre
     """Every campaign with all its messages, as they stood at one moment: one JSON array, written while it is read."""
     written = _written_in_full(query.status)
     begun = next(written)  # connects: what cannot be read at all is told by the status
-    return StreamingResponse(chain([begun], written), media_type="application/json")
+    return StreamingResponse(_streamed(begun, written), media_type="application/json")
 
 
-def _written_in_full(statuses: list[Status]) -> Iterator[bytes]:
+async def _streamed(begun: bytes, written: Generator[bytes]) -> AsyncIterator[bytes]:
+    """All of it; a reader who goes away ends the transaction at once, and not when Python tidies up."""
+    try:
+        yield begun
+        async for part in iterate_in_threadpool(written):
+            yield part
+    finally:
+        with anyio.CancelScope(shield=True):
+            await run_in_threadpool(written.close)
+
+
+def _written_in_full(statuses: list[Status]) -> Generator[bytes]:
     # A connection of its own: who reads slowly must not keep others from the pool's.
-    with db.transaction() as connection:
+    with pool.at_length("full") as connection:
         separator = b"["
         for campaign, messages in campaign_rows.in_full(connection, statuses):
             yield separator + Campaign.of(campaign).model_dump_json().encode()[:-1] + b',"messages":['

@@ -133,7 +133,7 @@ def import_clients(file: Annotated[Path, Depends(uploaded)], user: gate.Operator
     first: list[Reject] = []
     reject_file = file.with_name("rejects.csv")
     try:
-        with pool.transaction() as connection:
+        with pool.at_length("import") as connection:
             figures = client_import.import_clients(
                 connection, file, reject_file, actor=user.name, on_rejects=lambda more: _keep_first(first, more)
             )

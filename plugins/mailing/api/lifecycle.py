@@ -7,6 +7,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
+import psycopg
 from fastapi import APIRouter, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -58,8 +59,9 @@ def _turn(
 
 def _close(campaign_id: int) -> None:
     """In a transaction of its own: it may wait for a run that takes the audience, and nothing is claimed meanwhile."""
-    # Inside the transaction: what waits is cancelled though something is in flight, which its task will settle.
-    with pool.transaction() as connection, suppress(NotFinished):
+    # NotFinished inside the transaction: what waits is cancelled though something is in flight, which its task settles.
+    # It is cancelled already: what cannot be swept up now, upkeep sweeps up within a minute.
+    with suppress(psycopg.OperationalError), pool.transaction() as connection, suppress(NotFinished):
         runs.close(connection, campaign_id)
 
 
