@@ -99,6 +99,8 @@ class Watched:
         """Seconds until nothing is left, if it goes on like this; None: it stands still."""
         if not self.left:
             return 0.0
+        if self.status != "running" or not self.is_open or self.breaker.state != "closed":
+            return None  # whatever left in the last seconds
         return self.left / self.messages_per_second if self.messages_per_second else None
 
     @property

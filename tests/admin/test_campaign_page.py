@@ -130,6 +130,18 @@ class TestLive:
         assert seen.eta_s == 20.0
         assert campaign_words.eta(seen) == "about 20 s"
 
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "UPDATE campaigns SET status = 'paused'",
+            "UPDATE gateways SET breaker_state = 'open', breaker_probe_at = now(), breaker_changed_at = now()",
+        ],
+    )
+    def test_no_time_is_left_to_tell_while_nothing_may_leave(self, connection, change):
+        campaign_id = a_campaign_with(connection, *[("sent",)] * 20, more=40)
+        connection.execute(change)
+        assert campaign_words.eta(watch.campaign(connection, campaign_id)) == "stands still"
+
     def test_one_that_stands_still_says_so(self, viewer, connection):
         campaign_id = a_campaign_with(connection, ("sent",), more=4)
         connection.execute("UPDATE messages SET sent_at = now() - interval '1 minute' WHERE state = 'sent'")
