@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
+import uvicorn
 
 from mailing import db, pool
-from mailing.api import campaigns as campaigns_api
 from mailing.errors import Busy
-from tests.builders import an_open_campaign, some_clients
+from tests.builders import an_open_campaign
 from tests.waiting import wait_until, waiting_for_locks
 from tests.web import problem
 
@@ -50,25 +53,64 @@ def test_a_third_import_at_a_time_is_told_to_come_again(operator):
     problem(answer, 503, "import: others are at it")
 
 
-def in_full(connection):
-    row = connection.execute(
-        "SELECT count(*) AS n FROM pg_stat_activity"
-        " WHERE datname = current_database() AND state = 'idle in transaction' AND pid <> pg_backend_pid()"
-    ).fetchone()
-    return row["n"]
+@pytest.fixture
+def served(airflow_app, server_client, app_database):
+    """Where the app is served by uvicorn, as `airflow api-server` does it: the test client reads answers whole."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(airflow_app, lifespan="off", log_level="error"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    wait_until(lambda: server.started)
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}/mailing"
+    server.should_exit = True
+    thread.join(60)
+    assert not thread.is_alive()
+    listening.close()
 
 
-def test_a_reader_of_everything_who_goes_away_leaves_no_transaction_behind(connection, database):
-    some_clients(connection, 1)
-    an_open_campaign(connection, clients=3_000)
+class TestFull:
+    """Readers of /campaigns/full who take the beginning and no more, for now."""
 
-    async def read_a_little():
-        written = campaigns_api._written_in_full([])
-        stream = campaigns_api._streamed(next(written), written)
-        await anext(stream)
-        await anext(stream)
-        assert in_full(connection) == 1
-        await stream.aclose()
+    @pytest.fixture
+    def reads(self, served, tokens, connection):
+        """Opens the answer of one more reader; what it holds does not fit between the server and them."""
+        an_open_campaign(connection, clients=60_000)
 
-    asyncio.run(read_a_little())
-    wait_until(lambda: in_full(connection) == 0, 5)
+        @contextlib.contextmanager
+        def reads():
+            headers = {"Authorization": f"Bearer {tokens['viewer']}"}
+            path = f"{served}/api/campaigns/full"
+            with httpx.Client(timeout=60) as client, client.stream("GET", path, headers=headers) as answer:
+                answer.read() if answer.is_error else next(answer.iter_bytes(1))
+                yield answer
+
+        return reads
+
+    def test_who_goes_away_leaves_no_session_behind_and_others_may_read(self, reads, connection):
+        for _ in range(3):
+            with reads() as answer:
+                assert answer.status_code == 200
+                wait_until(lambda: sessions_in_full(connection) == ["idle in transaction"])
+            wait_until(lambda: sessions_in_full(connection) == [])
+
+    def test_a_third_at_a_time_is_told_to_come_again(self, reads, connection):
+        with reads() as first, reads() as second:
+            assert (first.status_code, second.status_code) == (200, 200)
+            with reads() as third:
+                problem(third, 503, "full: others are at it")
+                assert third.headers["retry-after"] == "5"
+            assert len(sessions_in_full(connection)) == 2
+        wait_until(lambda: sessions_in_full(connection) == [])
+        with reads() as again:
+            assert again.status_code == 200
+
+
+def sessions_in_full(connection):
+    """The states of the sessions that read everything."""
+    return [
+        row["state"]
+        for row in connection.execute(
+            "SELECT state FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " AND query LIKE '%messages_of_campaigns%'"
+        )
+    ]

@@ -85,7 +85,7 @@ def test_a_live_audience_grows_while_its_window_is_open(settings, connection):
     some_clients(connection, 3, code="306")
     wait_until(lambda: sent(connection, campaign_id) == 8, "the latecomers are sent", 90)
 
-    connection.execute("UPDATE campaigns SET sending_stop = now() + interval '1 second'")
+    connection.execute("UPDATE campaigns SET sending_stop = now() + interval '1 second' WHERE id = %s", (campaign_id,))
     wait_until(finished(connection, campaign_id), "it ends with its window", 60)
     assert set(taken(settings, ledger(connection, campaign_id)).values()) == {1}
 
@@ -102,7 +102,7 @@ def test_a_live_campaign_whose_filter_is_edited_again_and_again_reaches_whom_eac
         campaigns.edit(connection, campaign_id, actor="test", filter_operator_codes=codes)
         wait_until(lambda: sent(connection, campaign_id) == 5 * len(codes), "who was added is sent to", 60)
 
-    connection.execute("UPDATE campaigns SET sending_stop = now() + interval '1 second'")
+    connection.execute("UPDATE campaigns SET sending_stop = now() + interval '1 second' WHERE id = %s", (campaign_id,))
     wait_until(finished(connection, campaign_id), "it ends with its window", 60)
     assert set(taken(settings, ledger(connection, campaign_id)).values()) == {1}
 
