@@ -20,6 +20,8 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 5
 """In how many seconds to ask again while a database is away."""
 
+REPEATABLE = "a write with an Idempotency-Key can be repeated safely"
+
 
 class FieldError(BaseModel):
     """One thing that was wrong with the request."""
@@ -58,7 +60,7 @@ def away(what: str) -> JSONResponse:
     """Of a database that does not answer."""
     return response(
         HTTPStatus.SERVICE_UNAVAILABLE,
-        f"{what} is away; a write with an Idempotency-Key can be repeated safely",
+        f"{what} is away; {REPEATABLE}",
         headers={"Retry-After": str(RETRY_AFTER_S)},
     )
 
@@ -102,8 +104,8 @@ def of(error: Exception) -> JSONResponse | None:
         case Conflict():
             return response(409, str(error))
         case Busy() | psycopg.errors.LockNotAvailable() | psycopg.errors.QueryCanceled():
-            waited = "somebody else writes what this wants, or it took too long; nothing was written"
-            said = str(error) if isinstance(error, Busy) else waited
+            waited = "somebody else writes what this wants, or it took too long"
+            said = str(error) if isinstance(error, Busy) else f"the mailing database is busy: {waited}; {REPEATABLE}"
             return response(503, said, headers={"Retry-After": str(RETRY_AFTER_S)})
         case psycopg.OperationalError() | psycopg.InterfaceError() | AirflowNotFoundException():
             return away("the mailing database")

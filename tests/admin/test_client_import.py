@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from mailing import clients, gate
+from mailing import clients, gate, pool
 from tests.admin.forms import COOKIE, send, text_of, token
 from tests.builders import audited, kept
 
@@ -50,6 +50,15 @@ def test_good_rows_are_imported_and_the_others_shown(connection, operator):
     assert [(row["line_number"], row["field"]) for row in rejects(page)] == [("3", "phone_number"), ("4", "tags")]
     assert [row["phone_number"] for row in clients.page(connection).items] == ["79001234567"]
     assert [entry[:2] for entry in audited(connection)] == [("operator", "import_clients")]
+
+
+def test_a_third_import_at_a_time_is_told_to_come_again(connection, operator):
+    with pool.at_length("import"), pool.at_length("import"):
+        page = upload(operator, HEADER + "79001234567,,\n")
+
+    assert (page.status_code, page.headers["retry-after"]) == (503, "5")
+    assert "Nothing was imported: others are importing." in text_of(page)
+    assert clients.page(connection).items == []
 
 
 def test_the_first_hundred_are_shown_and_all_can_be_downloaded(operator):

@@ -31,7 +31,7 @@ def test_those_who_wait_behind_an_import_do_not_keep_a_campaign_from_being_pause
         answers = [each.result() for each in waiting]
         importer.commit()
     for answer in answers:
-        problem(answer, 503, "somebody else writes what this wants")
+        problem(answer, 503, "is busy", "somebody else writes what this wants")
         assert answer.headers["retry-after"] == "5"
     zones = connection.execute("SELECT DISTINCT timezone FROM clients").fetchall()
     assert zones == [{"timezone": "Asia/Tokyo"}]
@@ -78,10 +78,11 @@ class TestFull:
 
         @contextlib.contextmanager
         def reads():
-            headers = {"Authorization": f"Bearer {tokens['viewer']}"}
+            headers = {"Authorization": f"Bearer {tokens['viewer']}", "Accept-Encoding": "identity"}
             path = f"{served}/api/campaigns/full"
             with httpx.Client(timeout=60) as client, client.stream("GET", path, headers=headers) as answer:
-                answer.read() if answer.is_error else next(answer.iter_bytes(1))
+                pieces = answer.iter_raw()  # which closes the answer when it is let go
+                answer.read() if answer.is_error else next(pieces)
                 yield answer
 
         return reads

@@ -47,6 +47,13 @@ class TestLogin:
 
 
 class TestRoles:
+    def test_who_may_not_even_see_dags_reads_nothing(self, nobody, tokens):
+        claims = jwt.decode(tokens["viewer"], options={"verify_signature": False})
+        token = jwt.encode(claims | {"sub": "guest", "role": None}, JWT_SECRET, algorithm="HS512")
+        for method, path in (("GET", TAGS), ("POST", TAGS), ("GET", "/api/campaigns/full")):
+            answer = nobody(method, path, {"name": "art"}, headers={"Authorization": f"Bearer {token}"})
+            problem(answer, 403, "user guest: wanted the right to see DAGs")
+
     def test_a_viewer_reads_and_does_not_write(self, viewer, operator):
         made = operator.post(TAGS, {"name": "art"}).json()
         assert viewer.get(f"{TAGS}{made['id']}/").status_code == 200

@@ -13,11 +13,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette_admin.routing import route
 
-from mailing import client_import, gate, pool
+from mailing import client_import, gate, pool, problems
 from mailing.admin.common import Page, operator
 from mailing.client_file import Reject
 from mailing.client_import import ImportFigures
-from mailing.errors import InvalidInput
+from mailing.errors import Busy, InvalidInput
 
 PATH = "/clients/import-file"
 
@@ -67,6 +67,10 @@ class ClientImport(Page):
                 imported = await run_in_threadpool(_bring_in, upload, actor)
             except InvalidInput as error:
                 return self._page(request, 422, error=f"Nothing was imported: {error}.")
+            except Busy:
+                page = self._page(request, 503, error="Nothing was imported: others are importing. Try again later.")
+                page.headers["Retry-After"] = str(problems.RETRY_AFTER_S)
+                return page
             return self._page(request, imported=imported, name=upload.filename)
 
     def _page(self, request: Request, status: int = 200, **context: object) -> Response:
