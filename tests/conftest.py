@@ -40,6 +40,8 @@ from local.settings import Settings  # noqa: E402
 from local.simulator import RunningSimulator, running_simulator  # noqa: E402
 from local.stack import Stack  # noqa: E402
 
+pytest_plugins = ["tests.web"]  # one app for tests/api and tests/admin: it takes seconds to build
+
 TEMPLATE = "mailing_template"
 MEMORY = Path("/dev/shm")  # noqa: S108  (a database there is cloned in 30 ms; on a disk that others use, in 500)
 ENOUGH_MEMORY = 4 * 2**30

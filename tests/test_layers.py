@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 
 import pytest
 
+import mailing
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "plugins" / "mailing"
@@ -46,6 +48,11 @@ def test_every_module_has_a_floor():
     modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
     packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert modules | packages == set(FLOOR_OF)
+
+
+def test_the_package_says_which_module_is_on_which_floor():
+    said = re.split(r"^[0-9]+\. ", mailing.__doc__, flags=re.MULTILINE)[1:]
+    assert [set(re.findall(r"`(\w+)`", floor)) for floor in said] == FLOORS
 
 
 @pytest.mark.parametrize("module", sorted(FLOOR_OF))

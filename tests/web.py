@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 from starlette.testclient import TestClient
 
 from mailing import pool
-from tests.conftest import AIRFLOW_HOME
 
 JWT_SECRET = "of the tests " * 5  # Airflow's tokens are HS512, which wants 64 bytes
 PASSWORDS = {name: f"{name}-password" for name in ("admin", "operator", "viewer")}
@@ -20,7 +21,7 @@ PASSWORDS = {name: f"{name}-password" for name in ("admin", "operator", "viewer"
 def airflow_app(airflow_db):
     """The whole app, as `airflow api-server` serves it."""
     with pytest.MonkeyPatch.context() as patch:
-        file = AIRFLOW_HOME / "passwords.json"
+        file = Path(os.environ["AIRFLOW_HOME"]) / "passwords.json"
         file.write_text(json.dumps(PASSWORDS))
         patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS", "admin:admin,operator:op,viewer:viewer")
         patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE", str(file))

@@ -6,7 +6,6 @@ import argparse
 import getpass
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import psycopg
 import sqlalchemy.exc
 
 from mailing import campaigns, client_import, db, messages, migrate, runs
-from mailing.errors import MailingError, NotFinished
+from mailing.errors import MailingError
 
 TRANSITIONS = {"pause": campaigns.pause, "resume": campaigns.resume, "cancel": campaigns.cancel}
 
@@ -73,8 +72,8 @@ def _change(campaign_id: int, action: str, actor: str) -> None:
     with db.transaction() as connection:
         TRANSITIONS[action](connection, campaign_id, actor=actor)
     if action == "cancel":
-        with db.transaction() as connection, suppress(NotFinished):  # what is in flight is settled by its task
-            runs.close(connection, campaign_id)
+        with db.transaction() as connection:
+            runs.sweep_cancelled(connection, campaign_id)
     with db.transaction() as connection:
         progress = campaigns.progress(connection, campaign_id)
     print(f"campaign {campaign_id}: {progress.standing}; {progress.counts}")

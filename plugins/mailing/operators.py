@@ -60,18 +60,15 @@ class CampaignOperator(BaseOperator):
         """Go on after a wait."""
         return self.execute(context)
 
-    def is_further_run_due(self, context: Context) -> bool:
+    def is_further_run_due(self, connection: db.Connection, context: Context) -> bool:
         """Whether somebody (an edit, a verdict, upkeep) asked for a run after this one."""
-        with db.transaction() as connection:
-            return runs.is_further_run_due(connection, self.campaign_id, context["dag_run"].run_after)
+        return runs.is_further_run_due(connection, self.campaign_id, context["dag_run"].run_after)
 
     def is_superseded(self, context: Context) -> bool:
-        """Whether such a run is there: it maps all that is left to send, so this one need not wait for any of it.
+        """Whether the further run that is due is there: it maps all that is left to send, so this one need not wait.
 
         Else every edit would leave a run behind that waits, until Airflow starts no more of them (`max_active_runs`).
         """
-        if not self.is_further_run_due(context):
-            return False
         task = context["ti"]
         return bool(task.get_dr_count(dag_id=task.dag_id, states=["running"]) > 1)
 
@@ -145,8 +142,10 @@ class SendingOperator(CampaignOperator, BaseAsyncOperator):
 
     def wait_for_news(self, context: Context, wait: Wait, updated: float | None) -> None:
         """Wait; where a further run is due, look now and then whether it is there. Does not return."""
-        if wait.seconds > HANDOVER_S and self.is_further_run_due(context):
-            wait = replace(wait, seconds=HANDOVER_S)
+        if wait.seconds > HANDOVER_S:
+            with db.transaction() as connection:
+                if self.is_further_run_due(connection, context):
+                    wait = replace(wait, seconds=HANDOVER_S)
         self.wait(wait, updated)
 
     def on_kill(self) -> None:
@@ -167,7 +166,8 @@ class SendBatchOperator(SendingOperator):
         """Return how many attempts ended how, in this try of the task. The ledger has the truth."""
         with db.transaction() as connection:
             context["label"] = messages.batch(connection, self.campaign_id, self.batch).label  # type: ignore[typeddict-unknown-key]
-        if await asyncio.to_thread(self.is_superseded, context):
+            is_due = self.is_further_run_due(connection, context)
+        if is_due and await asyncio.to_thread(self.is_superseded, context):
             log.info("a later run sends what is left of it", campaign_id=self.campaign_id, batch=self.batch)
             return {}
         counts, wait, updated = await self.send(context, self.batch)
@@ -183,7 +183,8 @@ class FollowAudienceOperator(SendingOperator):
         """End with the window; until then, look for latecomers now and then."""
         with db.transaction() as connection:
             batches = runs.follow_audience(connection, self.campaign_id)
-        if batches is None or await asyncio.to_thread(self.is_superseded, context):
+            is_due = self.is_further_run_due(connection, context)
+        if batches is None or (is_due and await asyncio.to_thread(self.is_superseded, context)):
             return
         next_look = Wait(FOLLOW_S, "looks for latecomers then")
         for number in batches:
@@ -194,7 +195,7 @@ class FollowAudienceOperator(SendingOperator):
                 next_look = wait
         with db.transaction() as connection:
             updated = runs.updated(connection, self.campaign_id)
-        self.wait_for_news(context, next_look, updated)
+        self.wait(next_look, updated)  # never longer than until the next look
 
 
 class CloseCampaignOperator(CampaignOperator):

@@ -5,6 +5,7 @@ Functions take a connection and never commit; times are aware.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -68,9 +69,11 @@ def select_audience(
         return Opening([], "it is cancelled")
     if campaign["status"] == "paused" and not is_over:
         return Opening([], "it is paused", closes_in_s=campaign["closes_in_s"], updated=campaign["updated"])
-    enrolled = _follow_filter(connection, campaign, batch_size=batch_size, max_batches=max_batches)
-    if is_first or (not is_over and (newcomers or campaign["audience"] == "live")):
-        enrolled += _enrol(connection, campaign_id, batch_size=batch_size, max_batches=max_batches)
+    grows = is_first or (not is_over and (newcomers or campaign["audience"] == "live"))
+    enrolled = 0
+    if grows or campaign["audience_stale"]:
+        free = max_batches - len(_unfinished_batches(connection, campaign_id))
+        enrolled = _grow(connection, campaign, batch_size=batch_size, free=free)
     batches = [row["number"] for row in _unfinished_batches(connection, campaign_id)]
     if batches or is_first:
         parameters = {"campaign_id": campaign_id, "revision": campaign["revision"]}
@@ -82,12 +85,17 @@ def select_audience(
 
 def follow_filter(connection: db.Connection, campaign_id: int) -> int:
     """Bring the audience after an edited filter: who does not match is left out, who does joins. How many joined."""
-    return _follow_filter(connection, _lock_audience(connection, campaign_id))
-
-
-def _follow_filter(connection: db.Connection, campaign: dict[str, Any], **how: Any) -> int:
+    campaign = _lock_audience(connection, campaign_id)
     if not campaign["audience_stale"]:
         return 0
+    free = MAX_BATCHES - len(_unfinished_batches(connection, campaign_id))
+    return _grow(connection, campaign, free=free)
+
+
+def _grow(connection: db.Connection, campaign: dict[str, Any], **how: Any) -> int:
+    """Everybody who matches by now joins; where the filter was edited, who does not is left out. How many joined."""
+    if not campaign["audience_stale"]:
+        return _enrol(connection, campaign["id"], **how)
     parameters = {"campaign_id": campaign["id"], "revision": campaign["revision"]}
     connection.execute(SQL["exclude_unmatched"], parameters)
     readmitted = connection.execute(SQL["readmit_matched"], parameters).rowcount
@@ -101,23 +109,24 @@ def follow_audience(connection: db.Connection, campaign_id: int) -> list[int] | 
     campaign = _lock_audience(connection, campaign_id)
     if campaign["is_over"] or campaign["audience"] != "live" or campaign["status"] in ("cancelled", "finished"):
         return None
+    unfinished = _unfinished_batches(connection, campaign_id)
     if campaign["status"] == "running":
-        _follow_filter(connection, campaign, is_late=True)
-        _enrol(connection, campaign_id, is_late=True)
-    return [row["number"] for row in _unfinished_batches(connection, campaign_id) if row["is_late"]]
+        joined = _grow(connection, campaign, free=MAX_BATCHES - len(unfinished), is_late=True)
+        if joined or campaign["audience_stale"]:
+            unfinished = _unfinished_batches(connection, campaign_id)
+    return [row["number"] for row in unfinished if row["is_late"]]
 
 
 def _enrol(
     connection: db.Connection,
     campaign_id: int,
     *,
+    free: int,
     batch_size: int = BATCH_SIZE,
-    max_batches: int = MAX_BATCHES,
     is_late: bool = False,
 ) -> int:
-    # What is unfinished already takes its share of what one run can map.
-    free = max(1, max_batches - len(_unfinished_batches(connection, campaign_id)))
-    parameters = {"campaign_id": campaign_id, "batch_size": batch_size, "max_batches": free, "is_late": is_late}
+    """`free`: of what one run can map, how many batches are not taken by what is unfinished already."""
+    parameters = {"campaign_id": campaign_id, "batch_size": batch_size, "max_batches": max(1, free), "is_late": is_late}
     row = db.one(connection, SQL["enrol_audience"], parameters)
     return int(row["enrolled"]) if row else 0
 
@@ -144,6 +153,12 @@ def close(connection: db.Connection, campaign_id: int) -> Progress:
     if standing.status in ("finished", "cancelled"):
         connection.execute(SQL["forget_throttle"], parameters)
     return standing
+
+
+def sweep_cancelled(connection: db.Connection, campaign_id: int) -> None:
+    """Cancel what waits of a cancelled campaign; what is in flight its task settles, and upkeep what is left."""
+    with suppress(NotFinished):
+        close(connection, campaign_id)
 
 
 def _raise_if_unfinished(standing: Progress, campaign: dict[str, Any]) -> None:

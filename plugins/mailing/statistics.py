@@ -56,9 +56,15 @@ class Running:
     @property
     def eta_s(self) -> float | None:
         """Seconds until nothing is left, if it goes on like this; None: it stands still."""
-        if not self.left:
-            return 0.0
-        return self.left / self.messages_per_second if self.messages_per_second else None
+        may_leave = self.progress.status == "running" and self.progress.breaker_state == "closed"
+        return eta_s(self.left, self.messages_per_second if may_leave else 0.0)
+
+
+def eta_s(left: int, messages_per_second: float) -> float | None:
+    """Seconds until nothing is left, if it goes on like this; None: it stands still."""
+    if not left:
+        return 0.0
+    return left / messages_per_second if messages_per_second else None
 
 
 def overall(connection: db.Connection) -> Overall:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, time
 from typing import Any
 
-from mailing import db, local_hours, runs
+from mailing import db, local_hours, runs, statistics
 from mailing.errors import NotFound
 from mailing.local_hours import LocalHours, ZoneForecast
 from mailing.models import MESSAGE_STATES
@@ -97,11 +97,8 @@ class Watched:
     @property
     def eta_s(self) -> float | None:
         """Seconds until nothing is left, if it goes on like this; None: it stands still."""
-        if not self.left:
-            return 0.0
-        if self.status != "running" or not self.is_open or self.breaker.state != "closed":
-            return None  # whatever left in the last seconds
-        return self.left / self.messages_per_second if self.messages_per_second else None
+        may_leave = self.status == "running" and self.is_open and self.breaker.state == "closed"
+        return statistics.eta_s(self.left, self.messages_per_second if may_leave else 0.0)
 
     @property
     def is_open(self) -> bool:

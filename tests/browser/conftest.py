@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from local.settings import Settings
 from mailing import db
-from tests.stack.steps import behave
+from tests.stack.steps import well_behaved
 
 PICTURES = Path(os.environ.get("MAILING_SCREENSHOTS") or Path(__file__).parent / "screenshots")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -40,15 +40,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def connection(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[db.Connection]:
-    """The stack's database, its gateway well behaved."""
-    monkeypatch.setenv("AIRFLOW_CONN_MAILING_DB", settings.environment()["AIRFLOW_CONN_MAILING_DB"])
-    behave(settings)
-    with db.connect() as connection:
-        connection.autocommit = True
-        connection.execute(
-            "UPDATE gateways SET requests_in_flight = 100, messages_per_second = NULL, breaker_state = 'closed',"
-            " breaker_failures = 0"
-        )
+    with well_behaved(settings, monkeypatch) as connection:
         yield connection
 
 

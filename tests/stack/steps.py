@@ -5,14 +5,29 @@ from __future__ import annotations
 import http.client
 import json
 import time
+from contextlib import contextmanager
 
 from local.settings import HOST
 from local.stack_airflow import call, log_in
-from mailing import campaigns
+from mailing import campaigns, db
 
 
 def behave(settings, **behaviour):
     ask(settings, "PUT", "/_simulator/behaviour", behaviour)
+
+
+@contextmanager
+def well_behaved(settings, monkeypatch):
+    """The stack's database, in autocommit; its gateway well behaved, and as fast as it can be."""
+    monkeypatch.setenv("AIRFLOW_CONN_MAILING_DB", settings.environment()["AIRFLOW_CONN_MAILING_DB"])
+    behave(settings)
+    with db.connect() as connection:
+        connection.autocommit = True
+        connection.execute(
+            "UPDATE gateways SET requests_in_flight = 100, messages_per_second = NULL, timeout_s = 10,"
+            " breaker_state = 'closed', breaker_failures = 0, breaker_changed_at = NULL"
+        )
+        yield connection
 
 
 def ask(settings, method, path, body=None):

@@ -19,7 +19,7 @@ from starlette_admin.routing import route
 from mailing import campaigns, enrolment, messages, poke, pool, runs, test_send
 from mailing.admin.campaign_words import ASSUME_SENT, GIVE_UP, SEND_AGAIN
 from mailing.admin.common import Page, operator
-from mailing.errors import InvalidInput, MailingError, NotFinished
+from mailing.errors import InvalidInput, MailingError
 
 VERBS: dict[str, Callable[..., None]] = {
     "pause": campaigns.pause, "resume": campaigns.resume, "cancel": campaigns.cancel,
@@ -42,8 +42,8 @@ def turn(verb: str, campaign_id: int, actor: str) -> None:
     if verb == "cancel":
         # In a transaction of its own: it may wait for a run that takes the audience, and nothing is claimed meanwhile.
         # Where that takes too long, upkeep sweeps up within a minute.
-        with suppress(psycopg.OperationalError), pool.transaction() as connection, suppress(NotFinished):
-            runs.close(connection, campaign_id)
+        with suppress(psycopg.OperationalError), pool.transaction() as connection:
+            runs.sweep_cancelled(connection, campaign_id)
 
 
 class CampaignActions(Page):

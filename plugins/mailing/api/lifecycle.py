@@ -15,7 +15,6 @@ from mailing import campaigns, enrolment, gate, idempotency, messages, poke, poo
 from mailing.api.campaign_bodies import Campaign, CampaignBody, ShortText, as_response, columns, fields_of_body, told
 from mailing.api.common import CONFLICT, NOT_FOUND, READS, WRITES, Body, Id, Identifier, Key, once, replayed
 from mailing.api.etags import HAS_ETAG, STALE, IfMatch, check_fresh
-from mailing.errors import NotFinished
 
 router = APIRouter(prefix="/api/campaigns", tags=["lifecycle"])
 
@@ -59,10 +58,9 @@ def _turn(
 
 def _close(campaign_id: int) -> None:
     """In a transaction of its own: it may wait for a run that takes the audience, and nothing is claimed meanwhile."""
-    # NotFinished inside the transaction: what waits is cancelled though something is in flight, which its task settles.
     # It is cancelled already: what cannot be swept up now, upkeep sweeps up within a minute.
-    with suppress(psycopg.OperationalError), pool.transaction() as connection, suppress(NotFinished):
-        runs.close(connection, campaign_id)
+    with suppress(psycopg.OperationalError), pool.transaction() as connection:
+        runs.sweep_cancelled(connection, campaign_id)
 
 
 # Again

@@ -1,3 +1,0 @@
-"""The fixtures of the web app."""
-
-from tests.web import *  # noqa: F403
