@@ -541,6 +541,23 @@ def test_only_failed_and_unknown_messages_can_be_sent_again(connection, opened, 
         resend(connection, 99, "failed")
 
 
+def test_another_number_than_was_confirmed_is_not_sent_again(connection, opened):
+    settle_as(connection, opened, "failed", "http_400", limit=2)
+    settle_as(connection, opened, "unknown", "no_answer", limit=1)
+    before = kept(connection)
+    for which, expected, said in (
+        (["failed"], 1, "2 are failed by now, 1 was confirmed"),
+        (["failed", "unknown"], 2, "3 are failed or unknown by now, 2 were confirmed"),
+    ):
+        with pytest.raises(Conflict, match=f"^campaign {opened}: resend: {said}: look again$"):
+            enrolment.resend(connection, opened, which, expected=expected, actor=ANNA)
+        assert kept(connection) == before
+    counts = enrolment.resend(connection, opened, ["failed", "unknown"], expected=3, actor=ANNA)
+    assert counts == {"failed": 2, "unknown": 1}
+    with pytest.raises(Conflict, match="0 are failed by now, 1 was confirmed"):
+        enrolment.resend(connection, opened, ["failed"], expected=1, actor=ANNA)
+
+
 def test_two_who_send_the_same_again_at_once_do_it_once(connection, opened):
     settle_as(connection, opened, "failed", "http_400")
     counts = []

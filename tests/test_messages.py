@@ -660,6 +660,22 @@ def test_a_verdict_on_all_may_be_about_one_reason(connection, doubtful):
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)
+@pytest.mark.parametrize(("expected", "said"), [(1, "1 was"), (1_200, "1,200 were"), (0, "0 were")])
+def test_a_verdict_on_another_number_than_was_confirmed_changes_nothing(connection, doubtful, verdict, expected, said):
+    campaign_id, _ = doubtful
+    before = kept(connection)
+    refusal = f"^campaign {campaign_id}: {verdict}: 3 are in doubt by now, {said} confirmed: look again$"
+    with capture_logs() as logs, pytest.raises(Conflict, match=refusal):
+        messages.settle_all(connection, campaign_id, verdict, actor="anna", expected=expected)
+    assert (kept(connection), logs) == (before, [])
+    assert messages.settle_all(connection, campaign_id, verdict, actor="anna", expected=3) == 3
+    with pytest.raises(Conflict, match="0 are in doubt by now, 3 were confirmed"):
+        messages.settle_all(connection, campaign_id, verdict, actor="anna", expected=3)
+    with pytest.raises(NotFound):
+        messages.settle_all(connection, 99, verdict, actor="anna", expected=3)
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
 @pytest.mark.parametrize("state", [state for state in MESSAGE_STATES if state != "unknown"])
 def test_a_verdict_on_a_message_that_is_not_in_doubt_is_refused(connection, doubtful, verdict, state):
     put_into(connection, state)

@@ -166,13 +166,15 @@ def resend(
     states: Collection[str],
     *,
     message_ids: Collection[int] | None = None,
+    expected: int | None = None,
     actor: str,
 ) -> dict[str, int]:
     """Send again, under the same ids, what `failed` or is `unknown` (or both). Returns how many there were of each.
 
-    `message_ids`: only those of them. An unknown message may have been taken, so its client may get it twice: whoever
-    asks answers for that. Raises NotFound, InvalidInput, and Conflict for a campaign that is cancelled, or outside its
-    window; then nothing is written.
+    `message_ids`: only those of them. `expected`: how many whoever asks was told of; None: however many. An unknown
+    message may have been taken, so its client may get it twice: whoever asks answers for that. Raises NotFound,
+    InvalidInput, and Conflict for a campaign that is cancelled, or outside its window, and where there are more or
+    fewer of them by now; then nothing is written.
     """
     thing = f"campaign {campaign_id}"
     audit.check_actor(thing, actor)
@@ -181,13 +183,16 @@ def resend(
     counts = dict.fromkeys(sorted(states), 0)
     ids = None if message_ids is None else list(message_ids)
     parameters = {"campaign_id": campaign_id, "states": list(counts), "ids": ids, "actor": actor}
-    locked = db.one(connection, SQL["lock_for_resend"], parameters)
-    if locked and locked["count"]:
-        _reopen(connection, campaign_id)
-        counts |= {row["state"]: row["count"] for row in connection.execute(SQL["resend_messages"], parameters)}
+    with connection.transaction():
+        locked = db.one(connection, SQL["lock_for_resend"], parameters)
+        if locked and locked["count"]:
+            _reopen(connection, campaign_id)
+            counts |= {row["state"]: row["count"] for row in connection.execute(SQL["resend_messages"], parameters)}
+        elif db.one(connection, messages.SQL["campaign_exists"], parameters) is None:
+            raise NotFound(f"{thing}: there is no such campaign")
+        messages.check_confirmed(f"{thing}: resend", sum(counts.values()), expected, " or ".join(counts))
+    if any(counts.values()):
         log.info("to be sent again", campaign_id=campaign_id, actor=actor, **counts)
-    elif db.one(connection, messages.SQL["campaign_exists"], parameters) is None:
-        raise NotFound(f"{thing}: there is no such campaign")
     return counts
 
 

@@ -340,14 +340,41 @@ def settle(connection: db.Connection, message_id: int, verdict: str, *, actor: s
 
 
 def settle_all(
-    connection: db.Connection, campaign_id: int, verdict: str, *, actor: str, reason: str | None = None
+    connection: db.Connection,
+    campaign_id: int,
+    verdict: str,
+    *,
+    actor: str,
+    reason: str | None = None,
+    expected: int | None = None,
 ) -> int:
-    """The same word on all `unknown` messages of a campaign (of one `reason`). Returns how many there were."""
-    _check_verdict(f"campaign {campaign_id}", verdict, actor)
-    count = _settle_many(connection, _verdict_on(campaign_id, verdict, actor, reason=reason))
-    if count == 0 and db.one(connection, SQL["campaign_exists"], {"campaign_id": campaign_id}) is None:
-        raise NotFound(f"campaign {campaign_id}: there is no such campaign")
+    """The same word on all `unknown` messages of a campaign (of one `reason`). Returns how many there were.
+
+    `expected`: how many whoever decides was told of; None: however many. Raises NotFound, InvalidInput, and Conflict
+    where there are more or fewer of them by now; then nothing is written.
+    """
+    thing = f"campaign {campaign_id}"
+    _check_verdict(thing, verdict, actor)
+    parameters = _verdict_on(campaign_id, verdict, actor, reason=reason)
+    with connection.transaction():
+        count = _settle_many(connection, parameters)
+        if count == 0 and db.one(connection, SQL["campaign_exists"], parameters) is None:
+            raise NotFound(f"{thing}: there is no such campaign")
+        check_confirmed(f"{thing}: {verdict}", count, expected, "in doubt")
+    _log_settled(parameters, count)
     return count
+
+
+def check_confirmed(thing: str, found: int, expected: int | None, state: str) -> None:
+    """Raise Conflict where somebody confirmed another figure than was found; None: they confirmed none.
+
+    To be called once the rows are changed, for only then is it sure how many they were: the caller takes it all back.
+    """
+    if expected is not None and found != expected:
+        raise Conflict(
+            f"{thing}: {found:,} {'is' if found == 1 else 'are'} {state} by now,"
+            f" {expected:,} {'was' if expected == 1 else 'were'} confirmed: look again"
+        )
 
 
 def settle_chosen(connection: db.Connection, message_ids: Collection[int], verdict: str, *, actor: str) -> int:
@@ -361,7 +388,12 @@ def settle_chosen(connection: db.Connection, message_ids: Collection[int], verdi
         _verdict_on(row["campaign_id"], verdict, actor, ids=ids)
         for row in connection.execute(SQL["campaigns_in_doubt"], {"ids": ids})
     ]
-    return sum(_settle_many(connection, parameters) for parameters in of_each)
+    total = 0
+    for parameters in of_each:
+        count = _settle_many(connection, parameters)
+        _log_settled(parameters, count)
+        total += count
+    return total
 
 
 def _check_verdict(thing: str, verdict: str, actor: str) -> None:
@@ -379,11 +411,12 @@ def _verdict_on(
 
 def _settle_many(connection: db.Connection, parameters: dict[str, Any]) -> int:
     locked = db.one(connection, SQL["lock_for_verdict"], parameters)
-    if not (locked and locked["count"]):
-        return 0
-    count = _apply(connection, parameters)
-    log.info("settled", messages=count, **{name: parameters[name] for name in ("campaign_id", "verdict", "actor")})
-    return count
+    return _apply(connection, parameters) if locked and locked["count"] else 0
+
+
+def _log_settled(parameters: dict[str, Any], count: int) -> None:
+    if count:
+        log.info("settled", messages=count, **{name: parameters[name] for name in ("campaign_id", "verdict", "actor")})
 
 
 def _apply(connection: db.Connection, parameters: dict[str, Any]) -> int:

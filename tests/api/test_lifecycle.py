@@ -142,6 +142,17 @@ class TestResend:
         connection.execute("UPDATE campaigns SET sending_stop = now()")
         problem(operator.post(verb(campaign_id, "resend"), {"states": ["failed"]}), 409, "its window open")
 
+    def test_another_number_than_was_seen_is_not_sent_again(self, operator, connection):
+        campaign_id = a_campaign_with(connection, "failed", "failed", "unknown")
+        body, key = {"states": ["failed", "unknown"], "expected": 2}, {"Idempotency-Key": "again"}
+        answer = operator.post(verb(campaign_id, "resend"), body, headers=key)
+        problem(answer, 409, "3 are failed or unknown by now, 2 were confirmed: look again")
+        assert (states(connection, campaign_id)["failed"], audited(connection)) == (2, [])
+        answer = operator.post(
+            verb(campaign_id, "resend"), body | {"expected": 3}, headers=key
+        )  # a refusal keeps no key
+        assert answer.json() == {"messages": {"failed": 2, "unknown": 1}}
+
     @pytest.mark.parametrize("wanted", [["sent"], [], ["failed"] * 3, "failed", None])
     def test_states_that_cannot_be_sent_again(self, operator, connection, wanted):
         answer = operator.post(verb(a_campaign(connection), "resend"), {"states": wanted})
@@ -174,6 +185,18 @@ class TestSettle:
         connection.execute("UPDATE messages SET reason = 'no_answer' WHERE id = (SELECT min(id) FROM messages)")
         answer = operator.post(verb(campaign_id, "settle"), {"verdict": "give_up", "reason": "no_answer"})
         assert answer.json() == {"messages": 1}
+
+    def test_another_number_than_was_seen_is_not_settled(self, operator, connection):
+        campaign_id = a_campaign_with(connection, "unknown", "unknown")
+        path, body = verb(campaign_id, "settle"), {"verdict": "give_up", "reason": "test"}
+        problem(operator.post(path, body | {"expected": 1}), 409, "2 are in doubt by now, 1 was confirmed: look again")
+        assert (states(connection, campaign_id)["unknown"], audited(connection)) == (2, [])
+        assert operator.post(path, body | {"expected": 2}).json() == {"messages": 2}
+
+    @pytest.mark.parametrize("expected", [-1, "x", 2**63, 1.5])
+    def test_a_number_that_nobody_can_have_seen(self, operator, connection, expected):
+        body = {"verdict": "give_up", "expected": expected}
+        assert fields_of(operator.post(verb(a_campaign(connection), "settle"), body)) == {"expected"}
 
     def test_none_are_sent_again_outside_the_window(self, operator, connection):
         campaign_id = a_campaign_with(connection, "unknown")

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from mailing import campaigns, enrolment, gate, idempotency, messages, poke, pool, preview, runs, test_send
 from mailing.api.campaign_bodies import Campaign, CampaignBody, ShortText, as_response, columns, fields_of_body, told
-from mailing.api.common import CONFLICT, NOT_FOUND, READS, WRITES, Body, Id, Identifier, Key, once, replayed
+from mailing.api.common import CONFLICT, MAX_ID, NOT_FOUND, READS, WRITES, Body, Id, Identifier, Key, once, replayed
 from mailing.api.etags import HAS_ETAG, STALE, IfMatch, check_fresh
 
 router = APIRouter(prefix="/api/campaigns", tags=["lifecycle"])
@@ -66,12 +66,23 @@ def _close(campaign_id: int) -> None:
 # Again
 
 
+Expected = Annotated[
+    int | None,
+    Field(
+        ge=0,
+        le=MAX_ID,
+        description="How many messages you saw; where there are more or fewer by now, 409 and nothing is done.",
+    ),
+]
+
+
 class ResendBody(Body):
     """Which messages to send again."""
 
     states: Annotated[
         list[Literal["failed", "unknown"]], Field(min_length=1, max_length=2, json_schema_extra={"uniqueItems": True})
     ] = Field(description="`unknown` ones may have been taken: their clients may get the message twice.")
+    expected: Expected = None
 
 
 class Resent(BaseModel):
@@ -85,6 +96,7 @@ class SettleBody(Body):
 
     verdict: Literal["send_again", "assume_sent", "give_up"]
     reason: ShortText | None = Field(None, description="Only those that are unknown for this reason.")
+    expected: Expected = None
 
 
 class Settled(BaseModel):
@@ -101,7 +113,8 @@ def resend_campaign(
 
     def resend() -> Resent:
         check_fresh(connection, campaign_id, if_match)
-        return Resent(messages=enrolment.resend(connection, campaign_id, body.states, actor=user.name))
+        counts = enrolment.resend(connection, campaign_id, body.states, expected=body.expected, actor=user.name)
+        return Resent(messages=counts)
 
     with pool.transaction() as connection:
         response = once(connection, key, 200, resend)
@@ -117,7 +130,9 @@ def settle_campaign(
 
     def settle() -> Settled:
         check_fresh(connection, campaign_id, if_match)
-        count = messages.settle_all(connection, campaign_id, body.verdict, actor=user.name, reason=body.reason)
+        count = messages.settle_all(
+            connection, campaign_id, body.verdict, actor=user.name, reason=body.reason, expected=body.expected
+        )
         return Settled(messages=count)
 
     with pool.transaction() as connection:
