@@ -339,7 +339,8 @@ class AuditEntry(Base):
     __tablename__ = "audit_log"
     __table_args__ = (
         CheckConstraint("char_length(actor) BETWEEN 1 AND 200", name="actor_length"),
-        Index(None, "campaign_id", "message_id"),  # the history of a campaign, or of one message of it
+        Index(None, "campaign_id", "message_id"),  # the history of one message of a campaign
+        Index(None, "campaign_id", "at"),  # trail: a campaign's decisions, each of one moment
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)

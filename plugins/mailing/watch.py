@@ -27,8 +27,6 @@ MAX_COLUMNS = 60
 LAST_ATTEMPTS = 1_000
 MAX_REVISIONS = 20
 MAX_DECISIONS = 50
-MAX_ENTRIES = 5_000
-"""Of the audit log: a verdict on a campaign's messages leaves one entry for each of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,5 +181,4 @@ def revisions(connection: db.Connection, campaign_id: int) -> list[dict[str, Any
 
 def trail(connection: db.Connection, campaign_id: int) -> list[dict[str, Any]]:
     """Who did what to the campaign and when, the newest first; `messages`: how many a decision was about (0: none)."""
-    parameters = {"campaign_id": campaign_id, "entries": MAX_ENTRIES, "limit": MAX_DECISIONS}
-    return connection.execute(SQL["trail"], parameters).fetchall()
+    return connection.execute(SQL["trail"], {"campaign_id": campaign_id, "limit": MAX_DECISIONS}).fetchall()

@@ -105,6 +105,29 @@ class TestThePage:
         messages.settle_all(connection, campaign_id, "give_up", actor="Ann")
         assert "Ann settled doubts: give up: 3 messages" in text_of(viewer.get(page_of(campaign_id)))
 
+    def test_a_verdict_on_however_many_messages_hides_no_decision_before_it(self, viewer, connection):
+        campaign_id = a_campaign(connection, actor="Ann")
+        connection.execute(
+            "INSERT INTO audit_log (actor, action, campaign_id, message_id)"
+            " SELECT 'Bob', 'give_up', %s, n FROM generate_series(1, 12_000) n",
+            (campaign_id,),
+        )
+        campaigns.pause(connection, campaign_id, actor="Cid")
+        decisions = [(entry["actor"], entry["messages"]) for entry in watch.trail(connection, campaign_id)]
+        assert decisions == [("Cid", 0), ("Bob", 12_000), ("Ann", 0)]
+        assert "Bob settled doubts: give up: 12,000 messages" in text_of(viewer.get(page_of(campaign_id)))
+
+    def test_decisions_of_one_transaction_are_told_apart_and_only_the_last_are_read(self, connection):
+        campaign_id = a_campaign(connection)
+        for number in range(watch.MAX_DECISIONS):
+            campaigns.edit(connection, campaign_id, name=f"v{number}", actor="Ann")
+        with connection.transaction():
+            campaigns.pause(connection, campaign_id, actor="Bob")
+            campaigns.resume(connection, campaign_id, actor="Bob")
+        trail = watch.trail(connection, campaign_id)
+        assert [entry["action"] for entry in trail] == ["resume", "pause"] + ["edit"] * (watch.MAX_DECISIONS - 2)
+        assert watch.trail(connection, 99) == []
+
     @pytest.mark.parametrize("suffix", ["", "/live"])
     @pytest.mark.parametrize("campaign_id", [99, 0, 2**63])
     def test_one_that_is_not_there(self, viewer, connection, campaign_id, suffix):

@@ -43,13 +43,23 @@ ORDER BY revision DESC
 LIMIT %(limit)s
 
 -- name: trail
--- What people decided about it, the newest first. One decision may be about many messages: one row all the same.
-SELECT at, actor, action, detail, count(message_id) AS messages, min(message_id) AS message_id
-FROM (SELECT id, at, actor, action, detail, message_id
-      FROM audit_log
-      WHERE campaign_id = %(campaign_id)s
-      ORDER BY id DESC
-      LIMIT %(entries)s) AS entry
-GROUP BY at, actor, action, detail
-ORDER BY max(id) DESC
+-- What people decided about it, the newest first. One decision may be about many messages, with an entry for each of them,
+-- all of one moment (their transaction's): one row all the same. From moment to moment by the index on (campaign_id, at),
+-- so that a decision about a million messages hides none before it.
+WITH RECURSIVE moment AS (
+    SELECT max(at) AS at, 1 AS number FROM audit_log WHERE campaign_id = %(campaign_id)s
+    UNION ALL
+    SELECT (SELECT max(at) FROM audit_log WHERE campaign_id = %(campaign_id)s AND at < moment.at), number + 1
+    FROM moment
+    WHERE at IS NOT NULL AND number < %(limit)s
+)
+SELECT moment.at, decision.actor, decision.action, decision.detail, decision.messages, decision.message_id
+FROM moment
+CROSS JOIN LATERAL (
+    SELECT actor, action, detail, count(message_id) AS messages, min(message_id) AS message_id, max(id) AS last_id
+    FROM audit_log
+    WHERE campaign_id = %(campaign_id)s AND at = moment.at
+    GROUP BY actor, action, detail
+) AS decision
+ORDER BY moment.at DESC, decision.last_id DESC
 LIMIT %(limit)s
