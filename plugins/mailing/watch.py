@@ -27,6 +27,7 @@ MAX_COLUMNS = 60
 LAST_ATTEMPTS = 1_000
 MAX_REVISIONS = 20
 MAX_DECISIONS = 50
+MAX_TEST_SENDS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,3 +183,8 @@ def revisions(connection: db.Connection, campaign_id: int) -> list[dict[str, Any
 def trail(connection: db.Connection, campaign_id: int) -> list[dict[str, Any]]:
     """Who did what to the campaign and when, the newest first; `messages`: how many a decision was about (0: none)."""
     return connection.execute(SQL["trail"], {"campaign_id": campaign_id, "limit": MAX_DECISIONS}).fetchall()
+
+
+def test_sends(connection: db.Connection, campaign_id: int) -> list[dict[str, Any]]:
+    """Its last test sends, the newest first: who sent what to which client, and what became of it, by SQL's columns."""
+    return connection.execute(SQL["test_sends"], {"campaign_id": campaign_id, "limit": MAX_TEST_SENDS}).fetchall()

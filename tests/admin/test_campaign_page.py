@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, time, timedelta
 
 import pytest
 
-from mailing import campaigns, messages, runs, watch
+from mailing import campaigns, db, messages, runs, test_send, watch
 from mailing.admin import campaign_words
 from mailing.watch import Breaker
 from tests.admin.forms import links, send, text_of
@@ -29,6 +30,13 @@ EVIL = '<img src=x onerror="alert(1)">'
 
 def page_of(campaign_id):
     return f"{PATH}/{campaign_id}"
+
+
+def key_on(page):
+    """The key of a page as an operator sees it; a made-up one where there is none, for a viewer."""
+    found = set(re.findall(r'name="form_key" value="([^"]+)"', page.text))
+    assert len(found) <= 1
+    return found.pop() if found else "made-up-by-a-viewer"
 
 
 def live(caller, campaign_id):
@@ -83,11 +91,11 @@ class TestThePage:
         told = live(operator, a_campaign_with(connection, ("unknown", "no_answer"), ("failed", "http_400")))["may"]
         assert told == {
             "pause": True, "resume": False, "cancel": True, "resend": True, "settle": True, "send_again": True,
-            "edit": True, "test": True,
+            "edit": True, "test": True, "delete": False,
         }  # fmt: skip
         over = a_campaign(connection)
         campaigns.cancel(connection, over, actor="test")
-        assert not any(live(operator, over)["may"].values())
+        assert [name for name, may in live(operator, over)["may"].items() if may] == ["delete"]
 
     def test_confirmations_name_the_figures(self, operator, connection):
         campaign_id, _ = an_open_campaign(connection, clients=1_204)
@@ -127,6 +135,43 @@ class TestThePage:
         trail = watch.trail(connection, campaign_id)
         assert [entry["action"] for entry in trail] == ["resume", "pause"] + ["edit"] * (watch.MAX_DECISIONS - 2)
         assert watch.trail(connection, 99) == []
+
+    def test_test_sends_are_listed_the_newest_first_without_numbers_and_texts(self, viewer, connection, gateway):
+        campaign_id = a_campaign(connection, text="Try me")
+        first, second = some_clients(connection, 2)
+        with db.transaction() as own:
+            planned = test_send.plan(own, campaign_id, [first, second], actor="Ann")
+        gateway.set(shares={"400": 1})
+        test_send.send(planned, db.transaction)
+        connection.execute("UPDATE test_sends SET reply = 'SECRET', error = 'SECRET'")
+        page = viewer.get(page_of(campaign_id))
+        listed = text_of(page).partition("HTTP status")[2].partition("Revisions")[0]
+        assert re.findall(r"Ann (\d+) (failed: it answered 400) (400)", listed) == [
+            (str(client), "failed: it answered 400", "400") for client in (second, first)
+        ]
+        numbers = [row["phone_number"] for row in connection.execute("SELECT phone_number FROM clients")]
+        assert not [word for word in (*numbers, "SECRET") if word in page.text]
+
+    def test_a_test_send_that_nobody_settled_says_so(self, viewer, connection):
+        campaign_id = a_campaign(connection)
+        for minutes in (20, 0):
+            connection.execute(
+                "INSERT INTO test_sends (id, campaign_id, client_id, actor, created)"
+                " VALUES (%s, %s, 7, 'Ann', now() - make_interval(mins => %s))",
+                (100 - minutes, campaign_id, minutes),
+            )
+        said = text_of(viewer.get(page_of(campaign_id)))
+        assert "Ann 7 on its way" in said
+        assert "Ann 7 nobody knows: the server that sent it died meanwhile; it may have arrived" in said
+
+    def test_only_the_last_test_sends_are_listed(self, connection):
+        campaign_id = a_campaign(connection)
+        connection.execute(
+            "INSERT INTO test_sends (id, campaign_id, client_id, actor) SELECT n, %s, n, 'Ann'"
+            " FROM generate_series(1, 30) n",
+            (campaign_id,),
+        )
+        assert [row["client_id"] for row in watch.test_sends(connection, campaign_id)] == list(range(30, 10, -1))
 
     @pytest.mark.parametrize("suffix", ["", "/live"])
     @pytest.mark.parametrize("campaign_id", [99, 0, 2**63])
@@ -290,14 +335,20 @@ def test_a_duration_in_words(seconds, said):
 
 class TestButtons:
     BUTTONS = {
-        "turn": {"verb": "pause"}, "resend": {}, "settle": {"verdict": "give_up"}, "test-send": {"clients": "1"},
+        "turn": {"verb": "pause"}, "resend": {"expected": 1}, "settle": {"verdict": "give_up", "expected": 1},
+        "test-send": {"clients": "1"}, "delete": {},
     }  # fmt: skip
 
     def press(self, caller, campaign_id, button, **form):
-        """What the page says after the button was pressed."""
-        answer = send(caller, f"{page_of(campaign_id)}/{button}", form or self.BUTTONS[button])
+        """What the page says after the button was pressed, on a page that was shown for it or has this `form_key`."""
+        form = {"form_key": key_on(caller.get(page_of(campaign_id)))} | (form or self.BUTTONS[button])
+        answer = send(caller, f"{page_of(campaign_id)}/{button}", form)
         assert (answer.status_code, answer.headers["location"].endswith(page_of(campaign_id))) == (303, True)
         return text_of(caller.get(page_of(campaign_id)))
+
+    def test_each_page_has_a_key_of_its_own(self, operator, connection):
+        campaign_id = a_campaign(connection)
+        assert len({key_on(operator.get(page_of(campaign_id))) for _ in range(3)}) == 3
 
     @pytest.mark.parametrize("button", BUTTONS)
     def test_a_viewer_may_press_none(self, viewer, connection, button):
@@ -336,6 +387,54 @@ class TestButtons:
         assert "1 failed messages are to be sent again" in self.press(operator, campaign_id, "resend")
         assert states(connection, campaign_id) == {"pending": 1, "unknown": 1}
 
+    def test_what_was_confirmed_is_sent_again_or_nothing(self, operator, connection):
+        campaign_id = a_campaign_with(connection, *[("failed", "http_400")] * 2)
+        assert 'name="expected" value="2"' in operator.get(page_of(campaign_id)).text
+        before = kept(connection)
+        said = self.press(operator, campaign_id, "resend", expected=1)
+        assert "resend: 2 are failed by now, 1 was confirmed: look again" in said
+        assert kept(connection) == before
+        assert "2 failed messages are to be sent again" in self.press(operator, campaign_id, "resend", expected=2)
+
+    def test_what_was_confirmed_is_settled_or_nothing(self, operator, connection):
+        campaign_id = a_campaign_with(connection, *[("unknown", "no_answer")] * 3)
+        before = kept(connection)
+        said = self.press(operator, campaign_id, "settle", verdict="give_up", expected=4)
+        assert "give_up: 3 are in doubt by now, 4 were confirmed: look again" in said
+        assert kept(connection) == before
+
+    @pytest.mark.parametrize(
+        ("state", "button", "first", "again", "said"),
+        [
+            ("failed", "resend", {}, {}, "1 failed messages are to be sent again."),
+            (
+                "unknown",
+                "settle",
+                {"verdict": "give_up"},
+                {"verdict": "send_again"},
+                "1 messages in doubt are given up.",
+            ),
+        ],
+    )
+    def test_pressed_again_on_the_same_page_it_does_nothing(
+        self, operator, connection, state, button, first, again, said
+    ):
+        campaign_id = a_campaign_with(connection, (state, "no_answer"), more=0)
+        once = {"expected": 1, "form_key": key_on(operator.get(page_of(campaign_id)))}
+        assert said in self.press(operator, campaign_id, button, **first, **once)
+        connection.execute("UPDATE messages SET state = %s, reason = 'no_answer'", (state,))
+        before = kept(connection)
+        told = self.press(operator, campaign_id, button, **again, **once)
+        assert f"pressed before; nothing was done this time. What came of it: {said}" in told
+        assert kept(connection) == before
+
+    def test_what_was_refused_can_be_pressed_again(self, operator, connection):
+        campaign_id = a_campaign_with(connection, ("unknown", "no_answer"))
+        key = key_on(operator.get(page_of(campaign_id)))
+        self.press(operator, campaign_id, "settle", verdict="give_up", expected=2, form_key=key)
+        said = self.press(operator, campaign_id, "settle", verdict="give_up", expected=1, form_key=key)
+        assert "1 messages in doubt are given up" in said
+
     @pytest.mark.parametrize(
         ("verdict", "state", "said"),
         [
@@ -346,7 +445,7 @@ class TestButtons:
     )
     def test_what_is_in_doubt_is_settled(self, operator, connection, verdict, state, said):
         campaign_id = a_campaign_with(connection, *[("unknown", "no_answer")] * 2, more=0)
-        assert said in self.press(operator, campaign_id, "settle", verdict=verdict)
+        assert said in self.press(operator, campaign_id, "settle", verdict=verdict, expected=2)
         assert states(connection, campaign_id) == {state: 2}
 
     def test_a_test_is_sent(self, operator, connection, gateway):
@@ -356,6 +455,30 @@ class TestButtons:
         assert f"Test send: client {first}: sent, client {second}: sent." in said
         assert connection.execute("SELECT count(*) AS count FROM messages").fetchone()["count"] == 0
 
+    def test_a_test_is_not_sent_twice_from_one_page(self, operator, connection, gateway):
+        campaign_id = a_campaign(connection)
+        first, second = some_clients(connection, 2)
+        key = key_on(operator.get(page_of(campaign_id)))
+        self.press(operator, campaign_id, "test-send", clients=first, form_key=key)
+        for clients in (first, second):
+            said = self.press(operator, campaign_id, "test-send", clients=clients, form_key=key)
+            assert f"nothing was done this time. What came of it: Test send: client {first}: sent." in said
+        assert gateway.stats()["received"] == 1
+        assert len(audited(connection)) == 1
+
+        self.press(operator, campaign_id, "test-send", clients=first)  # of a page that was shown anew
+        assert gateway.stats()["received"] == 2
+
+    def test_while_nobody_knows_what_came_of_a_test_it_is_not_sent_again(self, operator, connection, gateway):
+        campaign_id = a_campaign(connection)
+        [client] = some_clients(connection, 1)
+        key = key_on(operator.get(page_of(campaign_id)))
+        self.press(operator, campaign_id, "test-send", clients=client, form_key=key)
+        connection.execute("UPDATE idempotency_keys SET status = NULL, response = NULL")  # as if the server had died
+        said = self.press(operator, campaign_id, "test-send", clients=client, form_key=key)
+        assert "pressed before, and what comes of it is not known so far; nothing was done this time" in said
+        assert gateway.stats()["received"] == 1
+
     @pytest.mark.parametrize("clients", ["", "x", "1 1", "7" * 30, "999", " ".join(map(str, range(1, 12)))])
     def test_a_test_to_nobody_is_refused(self, operator, connection, clients):
         campaign_id = a_campaign(connection)
@@ -364,10 +487,77 @@ class TestButtons:
         assert connection.execute("SELECT count(*) AS count FROM test_sends").fetchone()["count"] == 0
 
     @pytest.mark.parametrize(
-        ("button", "form"), [("turn", {"verb": "delete"}), ("turn", {"x": "y"}), ("settle", {"verdict": "forget"})]
+        ("button", "form"),
+        [
+            ("turn", {"verb": "delete"}),
+            ("turn", {"x": "y"}),
+            ("settle", {"verdict": "forget", "expected": 1}),
+            ("settle", {"verdict": "give_up"}),
+            ("settle", {"verdict": "give_up", "expected": "-1"}),
+            ("settle", {"verdict": "give_up", "expected": 1, "form_key": ""}),
+            ("resend", {}),
+            ("resend", {"expected": 1, "form_key": "x"}),
+            ("test-send", {"clients": 1, "form_key": "x" * 65}),
+        ],
     )
-    def test_a_verb_that_is_none_is_refused(self, operator, connection, button, form):
+    def test_a_form_that_makes_no_sense_is_refused(self, operator, connection, button, form):
+        form = {"form_key": "k" * 22} | form
         assert send(operator, f"{page_of(a_campaign(connection))}/{button}", form).status_code == 422
+
+
+class TestDeletion:
+    def delete(self, caller, campaign_id):
+        return send(caller, f"{page_of(campaign_id)}/delete")
+
+    def test_an_admin_deletes_what_never_left_and_is_back_at_the_list(self, admin, connection):
+        campaign_id, other = a_campaign(connection, name="Gone"), a_campaign(connection, name="Stays")
+        campaigns.cancel(connection, campaign_id, actor="test")
+        assert "Delete the campaign for good? Nothing of it ever left." in text_of(admin.get(page_of(campaign_id)))
+        answer = self.delete(admin, campaign_id)
+        assert (answer.status_code, answer.headers["location"].endswith(PATH)) == (303, True)
+        said = text_of(admin.get(PATH))
+        assert f"Campaign {campaign_id} is deleted." in said
+        assert ("Gone" in said, "Stays" in said) == (False, True)
+        assert [row["id"] for row in connection.execute("SELECT id FROM campaigns")] == [other]
+        assert audited(connection)[-1] == ("admin", "delete", campaign_id, None, None)
+
+    def test_one_that_is_gone_already_is_told_on_the_list(self, admin, connection):
+        answer = self.delete(admin, 99)
+        assert (answer.status_code, answer.headers["location"].endswith(PATH)) == (303, True)
+        assert "campaign 99: there is no such campaign" in text_of(admin.get(PATH))
+
+    def test_one_of_which_something_left_stays(self, admin, connection):
+        campaign_id = a_campaign_with(connection, ("sent",), more=0)
+        runs.close(connection, campaign_id)
+        before = kept(connection)
+        answer = self.delete(admin, campaign_id)
+        assert answer.headers["location"].endswith(page_of(campaign_id))
+        assert "delete: wanted one of which nothing left" in text_of(admin.get(page_of(campaign_id)))
+        assert kept(connection) == before
+
+    @pytest.mark.parametrize("role", ["viewer", "operator"])
+    def test_who_is_no_admin_sees_no_button_and_may_not(self, role, request, connection):
+        caller = request.getfixturevalue(role)
+        campaign_id = a_campaign(connection)
+        campaigns.cancel(connection, campaign_id, actor="test")
+        before = kept(connection)
+        assert "ask-delete" not in caller.get(page_of(campaign_id)).text
+        assert self.delete(caller, campaign_id).status_code == 403
+        assert kept(connection) == before
+
+    @pytest.mark.parametrize(
+        ("changes", "more", "may"),
+        [
+            ({"sending_start": now() + HOUR, "sending_stop": now() + 2 * HOUR}, "", True),
+            ({}, "", False),
+            ({}, "status = 'cancelled', finished_at = now()", True),
+        ],
+    )
+    def test_the_button_is_there_while_it_makes_sense(self, admin, connection, changes, more, may):
+        campaign_id = a_campaign(connection, **changes)
+        if more:
+            connection.execute(f"UPDATE campaigns SET {more}")  # noqa: S608
+        assert live(admin, campaign_id)["may"]["delete"] is may
 
 
 class TestTheTabOfADag:

@@ -163,7 +163,7 @@ class TestSeveralAtOnce:
     @pytest.mark.parametrize(
         "form",
         [
-            {"verb": "delete", "id": [1]},
+            {"verb": "forget", "id": [1]},
             {"verb": "pause", "id": ["1; DROP"]},
             {"verb": "pause", "id": ["9" * 30]},
             {"verb": "pause", "id": list(range(1, 102))},
@@ -175,6 +175,25 @@ class TestSeveralAtOnce:
         before = kept(connection)
         assert send(operator, self.BULK, form).status_code == 422
         assert kept(connection) == before
+
+    def test_an_admin_deletes_those_of_which_nothing_left(self, admin, connection):
+        over = [a_campaign(connection) for _ in range(2)]
+        for campaign_id in over:
+            campaigns.cancel(connection, campaign_id, actor="test")
+        opened, _ = an_open_campaign(connection)
+        send(admin, self.BULK, {"verb": "delete", "id": [*over, opened]})
+        assert [row["id"] for row in connection.execute("SELECT id FROM campaigns")] == [opened]
+        said = text_of(admin.get(PATH))
+        assert "2 of 3 campaigns deleted" in said
+        assert f"campaign {opened}: delete: wanted one whose start is still ahead" in said
+
+    @pytest.mark.parametrize("role", ["viewer", "operator"])
+    def test_who_is_no_admin_deletes_none(self, role, request, connection):
+        caller, campaign_id = request.getfixturevalue(role), a_campaign(connection)
+        campaigns.cancel(connection, campaign_id, actor="test")
+        assert 'data-dialog="bulk-delete"' not in caller.get(PATH).text
+        assert send(caller, self.BULK, {"verb": "delete", "id": [campaign_id]}).status_code == 403
+        assert campaigns.get(connection, campaign_id).status == "cancelled"
 
     def test_a_viewer_may_not(self, viewer, connection):
         campaign_id = a_campaign(connection)

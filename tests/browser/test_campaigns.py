@@ -124,6 +124,39 @@ def test_what_is_in_doubt_is_settled_from_the_campaigns_page(visit, connection, 
     assert states(connection, campaign_id) == {"sent": 60}
 
 
+def test_what_is_confirmed_is_what_the_dialog_said_though_the_page_goes_on(visit, connection, settings):
+    behave(settings, shares={"drop_after_read": 1}, seed=5)
+    some_clients(connection, 3, code="515")
+    campaign_id = a_campaign(connection, name="Goes on", filter_operator_codes=["515"])
+    wait_until(lambda: campaigns.progress(connection, campaign_id).status == "finished", "it is sent", 90)
+    # A page of one that is over asks no more; nobody closes one that is paused.
+    connection.execute("UPDATE campaigns SET status = 'paused', finished_at = NULL WHERE id = %s", (campaign_id,))
+    operator = visit("operator")
+    page = operator.page
+    operator.go(f"/campaigns/{campaign_id}")
+    page.get_by_role("button", name="Settle in doubt").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("3 messages may have left")
+    connection.execute(
+        "UPDATE messages SET state = 'failed', reason = 'test' WHERE id ="
+        " (SELECT min(id) FROM messages WHERE campaign_id = %s)",
+        (campaign_id,),
+    )
+    expect(page.locator("[data-legend=unknown] [data-count]")).to_have_text("2")  # the page has heard of it
+    expect(dialog).to_contain_text("3 messages may have left")
+    dialog.get_by_label("Assume sent").check()
+    dialog.get_by_role("button", name="Settle them all").click()
+    expect(page.get_by_text("2 are in doubt by now, 3 were confirmed: look again")).to_be_visible()
+    assert states(connection, campaign_id) == {"unknown": 2, "failed": 1}
+
+    page.get_by_role("button", name="Settle in doubt").click()
+    expect(dialog).to_contain_text("2 messages may have left")
+    dialog.get_by_label("Give up").check()
+    dialog.get_by_role("button", name="Settle them all").click()
+    expect(page.get_by_text("2 messages in doubt are given up.")).to_be_visible()
+    assert states(connection, campaign_id) == {"failed": 3}
+
+
 def test_a_viewer_sees_everything_and_no_button(visit, connection, settings):
     campaign_id = a_campaign(connection, name="For all to see", filter_operator_codes=["514"])
     viewer = visit("viewer")

@@ -63,3 +63,13 @@ CROSS JOIN LATERAL (
 ) AS decision
 ORDER BY moment.at DESC, decision.last_id DESC
 LIMIT %(limit)s
+
+-- name: test_sends
+-- The last ones, the newest first. `is_lost`: of a server that died before it could write what became of it, as
+-- campaigns.sql: what_left has it.
+SELECT created, actor, client_id, state, reason, status_code,
+       state = 'sending' AND created <= now() - interval '15 minutes' AS is_lost
+FROM test_sends
+WHERE campaign_id = %(campaign_id)s
+ORDER BY id DESC
+LIMIT %(limit)s

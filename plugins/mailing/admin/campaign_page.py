@@ -11,6 +11,7 @@ from starlette_admin.routing import route
 
 from mailing import campaigns, db, roster, segments, watch
 from mailing.admin import campaign_words as words
+from mailing.admin import pressed
 from mailing.admin.campaign_actions import campaign_of
 from mailing.admin.common import Page, in_database, reader
 from mailing.watch import Watched
@@ -36,6 +37,7 @@ class CampaignPage(Page):
                 "details": campaigns.get(connection, campaign_id),
                 "revisions": watch.revisions(connection, campaign_id),
                 "trail": watch.trail(connection, campaign_id),
+                "test_sends": watch.test_sends(connection, campaign_id),
             }
 
         found = await in_database(read)
@@ -43,6 +45,7 @@ class CampaignPage(Page):
         return self.render(
             request, "campaign.html", **found, title=heading(campaign), live=as_json(campaign), words=words,
             length=segments.measure(details.text), airflow=_in_airflow(request, campaign),
+            form_key=pressed.fresh(), most_test_sends=watch.MAX_TEST_SENDS,
         )  # fmt: skip
 
     @route("/{id:int}/live", name="campaign-live")
@@ -120,6 +123,8 @@ def _chart(campaign: Watched) -> dict[str, Any]:
 def may(campaign: Watched) -> dict[str, bool]:
     """Which buttons make sense now. Whether they are so when they are pressed, the domain says."""
     has_begun, is_ended = campaign.opened_at is not None, campaign.now >= campaign.sending_stop
+    is_ahead = campaign.status == "scheduled" and campaign.now < campaign.sending_start
+    may_have_left = any(campaign.counts[state] for state in ("sending", "sent", "failed", "unknown"))
     can_send = campaign.is_open and has_begun and campaign.status in ("running", "paused", "finished")
     return {
         "pause": campaign.status in ("scheduled", "running") and not is_ended,
@@ -130,6 +135,7 @@ def may(campaign: Watched) -> dict[str, bool]:
         "send_again": can_send,
         "edit": campaign.status != "cancelled",
         "test": campaign.status != "cancelled",
+        "delete": (is_ahead or campaign.status in ("cancelled", "finished")) and not may_have_left,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -39,6 +40,9 @@ REASONS = {
     "task_stopped": "the task that sent it was stopped",
     "too_late": "the window closed first",
     "unforeseen": "something unforeseen; see the log",
+    "not_tried": "it had not answered the one before",
+    "throttle": "its limit left no room in time",
+    "connection_unusable": "its connection cannot be used",
 }
 
 SEND_AGAIN, ASSUME_SENT, GIVE_UP = "send_again", "assume_sent", "give_up"
@@ -79,6 +83,16 @@ def reason(name: str | None) -> str:
     if code := re.fullmatch(r"code_(-?\d+)", name or ""):
         return f"it refused with code {code[1]}"
     return REASONS.get(name or "", (name or "unknown").replace("_", " ").replace("{", "").replace("}", ""))
+
+
+def test_send(row: Mapping[str, Any]) -> str:
+    """What became of a test send, one of `watch.test_sends`."""
+    if row["is_lost"]:
+        return "nobody knows: the server that sent it died meanwhile; it may have arrived"
+    if row["state"] == "sending":
+        return "on its way"
+    word = STATES[row["state"]][0]
+    return f"{word}: {reason(row['reason'])}" if row["reason"] else word
 
 
 def duration(seconds: float) -> str:

@@ -19,8 +19,8 @@ from starlette_admin.routing import route
 
 from mailing import campaigns, db, listing, pool, statistics
 from mailing.admin import campaign_words
-from mailing.admin.campaign_actions import VERBS, turn
-from mailing.admin.common import Page, in_database, operator, reader
+from mailing.admin.campaign_actions import VERBS, VERBS_OF_ADMINS, turn
+from mailing.admin.common import Page, admin, in_database, operator, reader, who
 from mailing.campaign_rows import Choice
 from mailing.errors import MailingError
 from mailing.models import CAMPAIGN_STATUSES, MESSAGE_STATES
@@ -29,7 +29,7 @@ PAGE_SIZE = 20
 """All messages of the campaigns of a page are counted."""
 
 MAX_SELECTED = 100
-PAST = {"pause": "paused", "resume": "resumed", "cancel": "cancelled"}
+PAST = {"pause": "paused", "resume": "resumed", "cancel": "cancelled", "delete": "deleted"}
 COLUMNS = ("campaign_id", "campaign_name", "status", "sending_start", "sending_stop", "audience", *MESSAGE_STATES)
 
 
@@ -56,7 +56,7 @@ class CampaignsView(Page):
         return self.render(
             request, "campaigns.html", campaigns=rows, next_cursor=next_cursor, is_first=cursor is None,
             choice=choice, sort=sort, is_filtered=choice != Choice(), words=campaign_words,
-            statuses=CAMPAIGN_STATUSES, verbs=VERBS,
+            statuses=CAMPAIGN_STATUSES, verbs=_verbs(request),
         )  # fmt: skip
 
     @route("/export", name="campaigns-export")
@@ -70,13 +70,15 @@ class CampaignsView(Page):
 
     @route("/bulk", methods=["POST"], name="campaigns-bulk")
     async def bulk(self, request: Request) -> Response:
-        """Pause, resume or cancel the selected campaigns, each by itself: one that refuses keeps no other back."""
+        """Turn or delete the selected campaigns, each by itself: one that refuses keeps no other back."""
         user = operator(request)
         form = await request.form()
         verb, given = str(form.get("verb")), [str(each) for each in form.getlist("id")]
         are_ids = len(given) <= MAX_SELECTED and all(re.fullmatch("[0-9]{1,18}", each) for each in given)
-        if verb not in VERBS or not are_ids:
-            raise HTTPException(422, f"wanted one of {', '.join(VERBS)}, and ids of at most {MAX_SELECTED} campaigns")
+        if verb in VERBS_OF_ADMINS:
+            admin(request)
+        if verb not in (known := _verbs(request)) or not are_ids:
+            raise HTTPException(422, f"wanted one of {', '.join(known)}, and ids of at most {MAX_SELECTED} campaigns")
         done, refused = await run_in_threadpool(_each, verb, [int(each) for each in given], user.name)
         if done or not refused:
             flash(request, f"{done:,} of {len(given):,} campaigns {PAST[verb]}.", "success" if done else "info")
@@ -85,6 +87,11 @@ class CampaignsView(Page):
         if len(refused) > 5:
             flash(request, f"{len(refused) - 5} more refused likewise.", "error")
         return RedirectResponse(request.url_for("admin:campaigns").path, 303)
+
+
+def _verbs(request: Request) -> list[str]:
+    """What whoever looks may do to several campaigns, if they may do anything."""
+    return [*VERBS, *(VERBS_OF_ADMINS if who(request).is_admin else ())]
 
 
 def _each(verb: str, ids: list[int], actor: str) -> tuple[int, list[str]]:

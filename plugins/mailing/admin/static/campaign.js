@@ -37,10 +37,16 @@ function speak() {
 
 // Figures
 
+// What a dialog says stays while it is open, for that is what is confirmed: the server refuses another figure.
+function living(selector) {
+    return [...document.querySelectorAll(selector)].filter(function (each) { return !each.closest("dialog[open]"); });
+}
+
 function showFigures() {
     const figures = {audience: number(now.audience), sent: number(now.counts.sent), rate: now.rate, eta: now.eta};
-    document.querySelectorAll("[data-figure]").forEach(function (each) { each.textContent = figures[each.dataset.figure]; });
-    document.querySelectorAll("[data-count]").forEach(function (each) { each.textContent = number(now.counts[each.dataset.count]); });
+    living("[data-figure]").forEach(function (each) { each.textContent = figures[each.dataset.figure]; });
+    living("[data-count]").forEach(function (each) { each.textContent = number(now.counts[each.dataset.count]); });
+    living("[data-expects]").forEach(function (each) { each.value = now.counts[each.dataset.expects]; });
     document.querySelectorAll("[data-legend]").forEach(function (each) { each.hidden = !now.counts[each.dataset.legend]; });
     document.querySelectorAll("[data-until-open]").forEach(function (each) { each.hidden = now.audience > 0; });
     const told = [];
@@ -132,6 +138,8 @@ window.setInterval(function () {
     if (now.standing.wait_s !== null) say("standing", now.standing);
     if (now.gateway.wait_s !== null) say("gateway", now.gateway);
 }, 1000);
+
+document.querySelectorAll("dialog").forEach(function (dialog) { dialog.addEventListener("close", showFigures); });
 
 const clients = $("test-clients");
 if (clients) {
