@@ -5,6 +5,7 @@
 | `recover_claims` | what tasks had claimed that died is settled: `unknown`, or sent again where the campaign says so |
 | `close_overdue` | campaigns that are over (while Airflow was down, or cancelled) are closed |
 | `wake_unattended` | a campaign that should be sending and has no run (it was deleted, or failed) gets one |
+| `fold_counts` | what was counted by many tasks is put together in few rows |
 | `check_tokens` | gateways whose token expires soon: this task fails until they have a new one |
 
 A campaign whose window passed without a run sends nothing. Its audience enters the ledger as `expired`, and the
@@ -49,6 +50,13 @@ def upkeep() -> None:
         return upkeep.close_overdue()
 
     @task
+    def fold_counts() -> int:
+        """Return of how many campaigns."""
+        from mailing import upkeep
+
+        return len(upkeep.fold_counts())
+
+    @task
     def wake_unattended() -> list[int]:
         """Return the ids of the campaigns that got a run."""
         from mailing import upkeep
@@ -66,6 +74,7 @@ def upkeep() -> None:
 
     recover_claims()
     close_overdue()
+    fold_counts()
     wake_unattended()
     check_tokens()
 

@@ -84,6 +84,16 @@ def test_what_is_unknown_is_settled(connection):
     assert states(connection, campaign_id) == {"failed": doubtful, "pending": 3 - doubtful}
 
 
+def test_verify_counts_anew_and_tells_what_differs(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=3)
+    done = mailing("verify")
+    assert (done.returncode, done.stdout) == (0, "3 messages counted anew: every figure is right\n"), done.stderr
+    connection.execute("UPDATE state_counts SET count = count + 2")
+    done = mailing("verify", "--campaign", str(campaign_id))
+    assert done.returncode == 1
+    assert f"campaign {campaign_id}: state pending: kept 5, found 3\n" in done.stdout
+
+
 def test_a_forecast_names_who_can_be_reached_and_who_cannot(connection):
     some_clients(connection, 5)
     opens = (now() + timedelta(hours=2)).time()

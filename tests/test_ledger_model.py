@@ -31,7 +31,7 @@ from hypothesis.stateful import (
 )
 from psycopg.rows import dict_row
 
-from mailing import campaigns, db, enrolment, gateways, messages, runs
+from mailing import campaigns, db, enrolment, gateways, messages, recount, runs
 from mailing.breaker import TOLERANCE, Report
 from mailing.errors import Conflict, InvalidInput, MailingError, NotFinished
 from mailing.local_hours import LocalHours, spans
@@ -106,7 +106,7 @@ LOOK = {
 
 EMPTY = """
     TRUNCATE messages, attempts, leases, batches, throttles, audit_log, campaign_revisions, campaigns, client_tags,
-        clients, tags RESTART IDENTITY CASCADE;
+        clients, tags, state_counts, time_counts, operator_counts RESTART IDENTITY CASCADE;
     DELETE FROM gateways;
     INSERT INTO gateways (name) VALUES ('default'), ('other');
     INSERT INTO tags (name) VALUES ('vip'), ('new');
@@ -456,6 +456,11 @@ class LedgerMachine(RuleBasedStateMachine):
         there = {row["client_id"] for row in self.before.of(campaign_id)}
         matching = {id_ for id_ in self.before.clients if self.before.matches(campaign_id, id_)}
         assert joined == (matching - there if follows or enrols else set())
+
+    @act(1, campaign_id=CAMPAIGN)
+    def fold_counts(self, campaign_id: int) -> None:
+        self.do("fold", lambda c: runs.fold_counts(c, campaign_id))
+        assert self.ledger.statistics == self.before.statistics
 
     @act(3, campaign_id=CAMPAIGN, commits=st.booleans())
     def close(self, campaign_id: int, commits: bool) -> None:
@@ -1015,6 +1020,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self._every_end_has_its_reason_and_no_doubt_is_hidden()
         self._attempts_are_counted_and_each_that_was_not_good_left_its_evidence()
         self._every_decision_is_in_the_audit_log()
+        assert recount.differences(self.observer) == []
 
     def _each_client_has_one_message_per_campaign_and_the_states_add_up(self) -> None:
         rows = self.ledger.messages.values()

@@ -86,8 +86,8 @@ class TestBreakdowns:
         with connection.transaction():
             found = spans.by_day(connection, choose(connection), spans.midnights(today - DAY, today + DAY, "UTC"))
         assert [self.states(day) for day in found.days] == [{}, {"sent": 2, "failed": 1}, {}]
-        assert self.states(found.undated) == {"pending": 1}
-        assert self.states(found.total) == {"sent": 2, "failed": 1, "pending": 1}
+        assert self.states(found.undated) == {"open": 1}
+        assert self.states(found.total) == {"sent": 2, "failed": 1, "open": 1}
         assert found.total.audience == 4
 
     def test_what_happened_on_other_days_is_before_or_after(self, connection, campaign_id):
@@ -105,8 +105,8 @@ class TestBreakdowns:
             found = spans.by_operator_code(connection, choose(connection))
         assert {code: self.states(counts) for code, counts in found.items()} == {
             "911": {"sent": 2},
-            "103": {"pending": 1},
-            None: {"failed": 1},
+            "103": {"open": 1},
+            "999": {"failed": 1},
         }
         assert next(iter(found)) == "911"
 
@@ -116,7 +116,7 @@ class TestBreakdowns:
         assert {tag: self.states(counts) for tag, counts in found.items()} == {
             "red": {"sent": 2, "failed": 1},
             "blue": {"sent": 2},
-            None: {"pending": 1},
+            None: {"open": 1},
         }
 
     def test_campaigns_that_were_not_chosen_do_not_count(self, connection, campaign_id):

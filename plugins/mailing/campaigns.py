@@ -266,10 +266,17 @@ def lock_for_deletion(connection: db.Connection, campaign_id: int) -> dict[str, 
 
 
 def lock(connection: db.Connection, campaign_id: int) -> dict[str, Any]:
-    """The campaign's row, locked until the transaction ends, with its window told by the database's clock."""
+    """The campaign's row, locked until the transaction ends, with its window told by the database's clock.
+
+    Raises NotFound, and Conflict for one that is archived: nothing about it changes any more.
+    """
     row = db.one(connection, SQL["lock_campaign"], {"campaign_id": campaign_id})
     if row is None:
         raise NotFound(f"campaign {campaign_id}: there is no such campaign")
+    if row["archived_at"] is not None:
+        raise Conflict(
+            f"campaign {campaign_id}: its messages were dropped at {row['archived_at']}: it can only be read"
+        )
     return row
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import sqlalchemy.exc
 
-from mailing import campaigns, client_import, db, messages, migrate, runs
+from mailing import campaigns, client_import, db, messages, migrate, recount, runs
 from mailing.errors import MailingError
 
 TRANSITIONS = {"pause": campaigns.pause, "resume": campaigns.resume, "cancel": campaigns.cancel}
@@ -31,17 +31,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settling = _add_campaign_command(commands, "settle", "settle the messages of a campaign that are unknown")
     settling.add_argument("verdict", choices=messages.VERDICTS)
     settling.add_argument("--reason", help="only those that are unknown for this reason")
+    verifying = commands.add_parser("verify", help="count the ledger anew, and tell where the kept counts differ")
+    verifying.add_argument("--campaign", type=int, help="only this one")
     _add_campaign_command(commands, "forecast", "whom a campaign can reach before its stop, by time zone")
     options = parser.parse_args(arguments)
     try:
-        _run(options)
+        return _run(options)
     except MailingError as error:
         print(f"mailing: {error}", file=sys.stderr)
         return 1
     except (psycopg.OperationalError, sqlalchemy.exc.OperationalError) as error:
         print(f"mailing: the database of connection {db.CONNECTION_ID} is away: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 def _add_campaign_command(commands: Any, name: str, said: str) -> argparse.ArgumentParser:
@@ -51,7 +52,8 @@ def _add_campaign_command(commands: Any, name: str, said: str) -> argparse.Argum
     return command
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> int:
+    """The exit code."""
     if options.command == "migrate":
         migrate.migrate(db.sqlalchemy_url())
     elif options.command == "import":
@@ -64,8 +66,11 @@ def _run(options: argparse.Namespace) -> None:
         print(f"campaign {options.campaign}: {settled:,} messages: {options.verdict}")
     elif options.command == "forecast":
         _forecast(options.campaign)
+    elif options.command == "verify":
+        return _verify(options.campaign)
     else:
         _change(options.campaign, options.command, options.actor)
+    return 0
 
 
 def _change(campaign_id: int, action: str, actor: str) -> None:
@@ -77,6 +82,19 @@ def _change(campaign_id: int, action: str, actor: str) -> None:
     with db.transaction() as connection:
         progress = campaigns.progress(connection, campaign_id)
     print(f"campaign {campaign_id}: {progress.standing}; {progress.counts}")
+
+
+def _verify(campaign_id: int | None) -> int:
+    """1 where a figure is not what the messages add up to."""
+    with db.transaction() as connection:
+        found = recount.differences(connection, campaign_id)
+        total = recount.total(connection, campaign_id)
+    for each in found:
+        print(f"campaign {each.campaign_id}: {each.figure}: kept {each.kept:,}, found {each.found:,}")
+    print(
+        f"{total:,} messages counted anew: " + (f"{len(found):,} figures differ" if found else "every figure is right")
+    )
+    return 1 if found else 0
 
 
 def _forecast(campaign_id: int) -> None:

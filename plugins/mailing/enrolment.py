@@ -63,6 +63,7 @@ def _matches(connection: db.Connection, campaign_id: int, client_id: int) -> boo
 
 def _enrol(connection: db.Connection, campaign: dict[str, Any], parameters: dict[str, Any]) -> int:
     batching = {"batch_size": runs.BATCH_SIZE, "id_span": ID_SPAN, "is_live": campaign["audience"] == "live"}
+    connection.execute(runs.SQL["make_room"], parameters)
     row = db.one(connection, SQL["enrol_client"], parameters | batching)
     if row is not None:
         return int(row["id"])

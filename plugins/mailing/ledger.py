@@ -102,10 +102,10 @@ def _page_of_campaign(
 ) -> listing.Page:
     """By the primary key, where the campaign's ids lie, span by span.
 
-    The campaign's own index is in another order: each page would read and sort all of it (hence `+ 0`).
+    The campaign's own index is in another order: each page would read and sort all of it.
     """
     key = Message.__table__.c.id
-    statement = statement.where(Message.campaign_id + 0 == campaign_id)
+    statement = statement.where(Message.campaign_id == campaign_id)
     items: list[dict[str, Any]] = []
     connection.execute(SQL["plan_by_id"])
     for first_id, last_id in _spans(connection, campaign_id, is_descending=sort.startswith("-")):

@@ -257,7 +257,7 @@ def record(connection: db.Connection, campaign_id: int, token: int, outcomes: Se
     others = [outcome for outcome in outcomes if outcome.state != "sent"]
     counted = 0
     if sent:
-        parameters = {"token": token, **_columns(sent, "id", "attempt", "age_s")}
+        parameters = {"campaign_id": campaign_id, "token": token, **_columns(sent, "id", "attempt", "age_s")}
         counted += connection.execute(SQL["record_sent"], parameters).rowcount
     if others:
         names = ("id", "attempt", "state", "reason", "age_s", "wait_s", "burn", "duration_ms", "status_code")

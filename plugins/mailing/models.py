@@ -30,12 +30,16 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
     func,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 CAMPAIGN_STATUSES = ("scheduled", "running", "paused", "cancelled", "finished")
 MESSAGE_STATES = ("pending", "sending", "sent", "failed", "unknown", "expired", "cancelled", "excluded")
+OUTCOMES = ("open", *MESSAGE_STATES[2:])
+"""States as counts by time and operator code have them: what is pending or sending is open."""
+
 BREAKER_STATES = ("closed", "open", "half_open")
 MAX_TEXT = 255
 MAX_REPLY = 1024
@@ -203,6 +207,7 @@ class Campaign(Base):
     # the audience followed; set by a trigger
     opened_at: Mapped[datetime | None]  # its audience was selected
     finished_at: Mapped[datetime | None]
+    archived_at: Mapped[datetime | None]  # its messages were dropped, its counts are kept; nothing changes any more
     created: Mapped[datetime] = mapped_column(server_default=func.now())
     updated: Mapped[datetime] = mapped_column(server_default=func.now())  # kept by a trigger
 
@@ -265,8 +270,12 @@ class Lease(Base):
 class Message(Base):
     """The ledger: one row per campaign and client. Its id is the gateway's `msgId` on every attempt.
 
-    No index touches a column that changes while sending, and half of each page is left free, so that the two updates
-    of a message (claim, outcome) stay inside its page (HOT): see docs/decisions/0002-ledger-layout.md.
+    Partitioned by ranges of campaigns (`LedgerPart`): old ones are dropped at once. No index touches a column that changes
+    while sending, and half of each page is left free (in the partitions), so that the two updates of a message (claim,
+    outcome) stay inside its page (HOT): see docs/decisions/0002-ledger-layout.md.
+
+    What its statements change is added to the counts below by triggers, in the same transaction. No foreign key to
+    campaigns: a trigger keeps those that have messages from being deleted.
     """
 
     __tablename__ = "messages"
@@ -278,11 +287,11 @@ class Message(Base):
         CheckConstraint("(state = 'sent') = (sent_at IS NOT NULL)", name="sent_has_time"),
         CheckConstraint("state NOT IN ('sending', 'sent') OR (token IS NOT NULL AND revision IS NOT NULL)",
                         name="claimed_has_token"),
-        {"postgresql_with": {"fillfactor": 50}},
+        {"postgresql_partition_by": "RANGE (campaign_id)"},
     )  # fmt: skip
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
-    campaign_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("campaigns.id"))
+    campaign_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     # No foreign key: the ledger outlives the client. One that is gone before the claim ends as excluded.
     client_id: Mapped[int] = mapped_column(BigInteger)
     created: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -295,6 +304,7 @@ class Message(Base):
     claimed_at: Mapped[datetime | None]  # when the last request began: it is posted as soon as it is claimed
     not_before: Mapped[datetime | None]
     sent_at: Mapped[datetime | None]
+    mobile_operator_code: Mapped[str | None]  # of the client when it was chosen; NULL: before 0006, and it was gone
 
 
 class Attempt(Base):
@@ -305,10 +315,11 @@ class Attempt(Base):
         CheckConstraint(f"char_length(reply) <= {MAX_REPLY}", name="reply_length"),
         # All attempts of a campaign, or of one message of it.
         Index(None, "campaign_id", "message_id"),
+        {"postgresql_partition_by": "RANGE (campaign_id)"},
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
-    campaign_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("campaigns.id", ondelete="CASCADE"))
+    campaign_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     message_id: Mapped[int] = mapped_column(BigInteger)
     attempt: Mapped[int] = mapped_column(SmallInteger)  # from 1; one that was not the message's fault is not counted
     state: Mapped[str]  # what it made of the message
@@ -318,6 +329,73 @@ class Attempt(Base):
     status_code: Mapped[int | None] = mapped_column(SmallInteger)
     error: Mapped[str | None]
     reply: Mapped[str | None]
+
+
+class LedgerPart(Base):
+    """One row per partition of messages and attempts: messages_<first_campaign_id> and attempts_<first_campaign_id>.
+
+    Made by the function ledger_part, before a campaign's first message is written.
+    """
+
+    __tablename__ = "ledger_parts"
+    __table_args__ = (CheckConstraint("first_campaign_id < end_campaign_id", name="range_order"),)
+
+    first_campaign_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    end_campaign_id: Mapped[int] = mapped_column(BigInteger)  # the first one that does not go into it
+    created: Mapped[datetime] = mapped_column(server_default=func.now())
+    dropped_at: Mapped[datetime | None]
+
+
+class _Count(Base):
+    """Some messages of a campaign, counted by a trigger in the transaction that changes them.
+
+    A figure is the sum over its shards, of which single ones may be negative. Writers of one moment have a shard each,
+    so that nobody waits for anybody; `runs.fold_counts` puts them together in shard 0.
+    """
+
+    __abstract__ = True
+
+    campaign_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    shard: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+
+
+class StateCount(_Count):
+    """One row per campaign, state and reason (and shard)."""
+
+    __tablename__ = "state_counts"
+    __table_args__ = ({"postgresql_with": {"fillfactor": 50}},)
+
+    state: Mapped[str] = mapped_column(primary_key=True)
+    reason: Mapped[str] = mapped_column(primary_key=True)  # '': none
+    count: Mapped[int] = mapped_column(BigInteger)
+    first_claimed_at: Mapped[datetime | None]  # of all that ever counted here
+    first_sent_at: Mapped[datetime | None]
+    last_sent_at: Mapped[datetime | None]
+
+
+class TimeCount(_Count):
+    """One row per campaign, outcome and span of time in which the request began that brought it (and shard)."""
+
+    __tablename__ = "time_counts"
+    __table_args__ = (
+        Index(None, "campaign_id", postgresql_where=text("shard > 0")),  # campaigns_to_fold
+        {"postgresql_with": {"fillfactor": 50}},
+    )
+
+    since: Mapped[datetime] = mapped_column(primary_key=True)  # 5 s, once folded up to 15 min; -infinity: no request
+    outcome: Mapped[str] = mapped_column(primary_key=True)  # a state; open: pending or sending
+    count: Mapped[int] = mapped_column(BigInteger)
+
+
+class OperatorCount(_Count):
+    """One row per campaign, operator code and outcome (and shard)."""
+
+    __tablename__ = "operator_counts"
+    __table_args__ = ({"postgresql_with": {"fillfactor": 50}},)
+
+    mobile_operator_code: Mapped[str] = mapped_column(primary_key=True)  # '': not known
+    outcome: Mapped[str] = mapped_column(primary_key=True)
+    count: Mapped[int] = mapped_column(BigInteger)
 
 
 class Throttle(Base):

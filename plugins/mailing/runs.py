@@ -24,6 +24,13 @@ BATCH_SIZE = 5_000
 MAX_BATCHES = 1_000
 """Airflow's limit of a mapping is 1,024; a large audience gets larger batches instead."""
 
+COUNTED_S = (5, 10, 30, 60, 300, 900)
+"""Spans by which outcomes are counted, each a part of the next: the narrowest at first. Every midnight of every time zone
+lies between two of the widest."""
+
+COLUMNS = 60
+"""Once folded, the counts by time of a campaign take the narrowest spans of which there are no more than so many."""
+
 CLAIM_PATIENCE_S = 10.0
 """How soon to look again whether claims that a live task may still speak for are settled."""
 
@@ -127,6 +134,7 @@ def _enrol(
 ) -> int:
     """`free`: of what one run can map, how many batches are not taken by what is unfinished already."""
     parameters = {"campaign_id": campaign_id, "batch_size": batch_size, "max_batches": max(1, free), "is_late": is_late}
+    connection.execute(SQL["make_room"], parameters)
     row = db.one(connection, SQL["enrol_audience"], parameters)
     return int(row["enrolled"]) if row else 0
 
@@ -153,6 +161,17 @@ def close(connection: db.Connection, campaign_id: int) -> Progress:
     if standing.status in ("finished", "cancelled"):
         connection.execute(SQL["forget_throttle"], parameters)
     return standing
+
+
+def fold_counts(connection: db.Connection, campaign_id: int) -> None:
+    """Put a campaign's counts together in fewer rows; no figure changes by it."""
+    parameters = {"campaign_id": campaign_id, "widths_s": list(COUNTED_S), "columns": COLUMNS}
+    connection.execute(SQL["fold_counts"], parameters)
+
+
+def to_fold(connection: db.Connection) -> list[int]:
+    """The campaigns whose counts lie in more rows than they need."""
+    return [row["campaign_id"] for row in connection.execute(SQL["campaigns_to_fold"])]
 
 
 def sweep_cancelled(connection: db.Connection, campaign_id: int) -> None:

@@ -1,7 +1,7 @@
 """Figures of a span of time: the campaigns that were open in it, and their messages by day, operator code and tag.
 
-Counted from the ledger at the moment of asking, of the chosen campaigns only. Every breakdown is of all their messages,
-whenever they were sent, so that its sum is the audience.
+Every breakdown is of all messages of the chosen campaigns, whenever they were sent, so that its sum is the audience. By day
+and by operator code from the counts that are kept with the ledger; by tag counted at the moment of asking.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import psycopg
 
 from mailing import db
 from mailing.errors import InvalidInput
-from mailing.models import CAMPAIGN_STATUSES, MESSAGE_STATES
+from mailing.models import CAMPAIGN_STATUSES, OUTCOMES
 
 SQL = db.queries("statistics")
 
@@ -35,9 +35,9 @@ class Chosen:
 
 @dataclass(slots=True)
 class Counts:
-    """Messages by state; all states are named."""
+    """Messages by outcome (or by state); all are named."""
 
-    states: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MESSAGE_STATES, 0))
+    states: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
 
     @property
     def audience(self) -> int:
@@ -47,11 +47,11 @@ class Counts:
     @classmethod
     def sum(cls, parts: Iterable[Counts]) -> Counts:
         """All parts together."""
-        total = cls()
+        total: dict[str, int] = {}
         for part in parts:
             for state, count in part.states.items():
-                total.states[state] += count
-        return total
+                total[state] = total.get(state, 0) + count
+        return cls(total) if total else cls()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +103,8 @@ def by_day(connection: db.Connection, chosen: Chosen, borders: Sequence[datetime
     return Days(found.get(0, Counts()), days, found.get(len(borders), Counts()), found.get(None, Counts()))
 
 
-def by_operator_code(connection: db.Connection, chosen: Chosen) -> dict[str | None, Counts]:
-    """By the operator code of the client, the largest first. None: the client was deleted. InvalidInput as `by_day`."""
+def by_operator_code(connection: db.Connection, chosen: Chosen) -> dict[str, Counts]:
+    """By the operator code that the client had, the largest first. '': not known. InvalidInput as `by_day`."""
     return _counted(connection, SQL["messages_by_operator_code"], chosen)
 
 

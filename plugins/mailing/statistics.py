@@ -1,4 +1,7 @@
-"""Figures: over all campaigns, per campaign, and how those get on that are running. Counted from the ledger."""
+"""Figures: over all campaigns, per campaign, and how those get on that are running.
+
+From the counts that are kept with the ledger: they cost the same however many messages there are.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,9 @@ from mailing.models import CAMPAIGN_STATUSES, MESSAGE_STATES, Campaign
 
 SQL = db.queries("statistics")
 
-SPAN_S = 10.0
-"""Over how many seconds the speed of a campaign is measured."""
-
 MAX_LIMIT = 100
 DEFAULT_LIMIT = 20
-"""Campaigns of a page: fewer than in other lists, for all messages of each are counted."""
+"""Campaigns of a page."""
 
 _COLUMNS = Campaign.__table__.c
 
@@ -86,7 +86,7 @@ def page(
 ) -> listing.Page:
     """Some campaigns (in any of `statuses`, if there are any) as rows of reporting.campaign_statistics.
 
-    Only those of the page are counted. Raises InvalidInput for a sort or a cursor that is none.
+    Raises InvalidInput for a sort or a cursor that is none.
     """
     found = _campaigns(connection, statuses, sort, cursor, limit)
     return listing.Page(of_campaigns(connection, [row["id"] for row in found.items]), found.next_cursor)
@@ -105,13 +105,9 @@ def running(
 ) -> tuple[list[Running], str | None]:
     """Some of the campaigns that are running, by id, and the cursor of those after them. InvalidInput for a cursor."""
     found = _campaigns(connection, ("running",), "id", cursor, limit)
-    parameters = {"ids": [row["id"] for row in found.items], "span_s": SPAN_S}
-    return [_running(row) for row in connection.execute(SQL["running"], parameters)], found.next_cursor
-
-
-def _running(row: dict[str, Any]) -> Running:
-    sent, span_s = row.pop("sent_lately"), row.pop("lately_s")
-    return Running(Progress(**row), sent / max(span_s, 1.0))
+    rows = connection.execute(SQL["running"], {"ids": [row["id"] for row in found.items]}).fetchall()
+    speeds = [row.pop("messages_per_second") for row in rows]
+    return [Running(Progress(**row), speed) for row, speed in zip(rows, speeds, strict=True)], found.next_cursor
 
 
 def _campaigns(

@@ -57,6 +57,19 @@ def _close(campaign_id: int) -> int | None:
     return campaign_id
 
 
+def fold_counts() -> list[int]:
+    """Put counts together that lie in more rows than they need. Returns the campaigns whose counts they are."""
+    with db.transaction() as connection:
+        scattered = runs.to_fold(connection)
+    return _each(scattered, _fold)
+
+
+def _fold(campaign_id: int) -> int:
+    with db.transaction() as connection:
+        runs.fold_counts(connection, campaign_id)
+    return campaign_id
+
+
 def wake_unattended(has_run: Callable[[str], bool]) -> list[int]:
     """Give a run to campaigns that should be sending and have none (it was deleted, or failed). Returns their ids.
 

@@ -17,11 +17,8 @@ from mailing.models import MESSAGE_STATES
 
 SQL = db.queries("watch")
 
-SPAN_S = 10.0
-"""Over how many seconds the speed is measured."""
-
-WIDTHS_S = (1, 5, 10, 30, 60, 300, 900, 3_600, 14_400, 86_400)
-MAX_COLUMNS = 60
+WIDTHS_S = (*runs.COUNTED_S, 3_600, 14_400, 86_400)
+MAX_COLUMNS = runs.COLUMNS
 """The chart has the narrowest columns of which it takes no more than so many."""
 
 LAST_ATTEMPTS = 1_000
@@ -111,27 +108,22 @@ class Watched:
 
 
 def campaign(connection: db.Connection, campaign_id: int) -> Watched:
-    """One campaign. Reads all its messages once (and once more for local hours). Raises NotFound."""
+    """One campaign. Reads its messages only where local hours hold some of them back. Raises NotFound."""
     row = db.one(connection, SQL["campaign_to_watch"], {"campaign_id": campaign_id})
     if row is None:
         raise NotFound(f"campaign {campaign_id}: there is no such campaign")
     width_s = _width_s(row)
-    counted = connection.execute(
-        SQL["messages_by_state_and_time"],
-        {"campaign_id": campaign_id, "width_s": width_s, "span_s": SPAN_S, "now": row["now"]},
-    ).fetchall()
-    counts = dict.fromkeys(MESSAGE_STATES, 0)
-    for group in counted:
-        counts[group["state"]] += group["count"]
+    counts = db.one(connection, SQL["counts"], {"campaign_id": campaign_id}) or {}
+    outcomes = connection.execute(SQL["outcomes_by_time"], {"campaign_id": campaign_id, "width_s": width_s})
     waits = row["local_from"] is not None and row["status"] in ("scheduled", "running", "paused")
     return Watched(
         **{name: value for name, value in row.items() if name in Watched.__slots__},
-        counts=counts,
-        messages_per_second=_speed(counted, row["now"]),
+        counts={state: counts[state] for state in MESSAGE_STATES},
+        messages_per_second=counts["messages_per_second"],
         breaker=Breaker(
             row["gateway"], row["breaker_state"], row["breaker_reason"], row["breaker_changed_at"], row["probe_in_s"]
         ),
-        chart=_chart(counted, width_s),
+        chart=_chart(outcomes, width_s),
         zones=_zones(connection, row) if waits else [],
         errors=last_errors(connection, campaign_id),
     )
@@ -153,19 +145,10 @@ def _width_s(row: Mapping[str, Any]) -> int:
     return next((width for width in WIDTHS_S if shown_s <= width * MAX_COLUMNS), WIDTHS_S[-1])
 
 
-def _speed(counted: Iterable[Mapping[str, Any]], now: datetime) -> float:
-    """Messages sent per second of late; of a campaign that has just begun, since its first claim."""
-    lately = sum(group["lately"] for group in counted)
-    firsts = [group["first_claimed_at"] for group in counted if group["first_claimed_at"]]
-    since_s = (now - min(firsts)).total_seconds() if firsts else SPAN_S
-    return float(lately / min(SPAN_S, max(since_s, 1.0)))
-
-
-def _chart(counted: Iterable[Mapping[str, Any]], width_s: int) -> Chart:
+def _chart(outcomes: Iterable[Mapping[str, Any]], width_s: int) -> Chart:
     columns: dict[str, dict[datetime, int]] = {"sent": {}, "failed": {}, "unknown": {}}
-    for group in counted:
-        if group["since"] is not None:
-            columns[group["state"]][group["since"]] = group["count"]
+    for each in outcomes:
+        columns[each["outcome"]][each["since"]] = each["count"]
     return Chart(width_s, {state: dict(sorted(counts.items())) for state, counts in columns.items()})
 
 

@@ -194,9 +194,9 @@ class TestLive:
         campaign_id = a_campaign_with(connection, *[("sent",)] * 20, more=40)
         connection.execute("UPDATE messages SET claimed_at = now() - interval '1 minute' WHERE claimed_at IS NOT NULL")
         seen = watch.campaign(connection, campaign_id)
-        assert seen.messages_per_second == 2.0  # 20 in the last 10 seconds
-        assert seen.eta_s == 20.0
-        assert campaign_words.eta(seen) == "about 20 s"
+        assert 20 / 15 <= seen.messages_per_second <= 20 / 10  # 20 in the last 10 to 15 seconds
+        assert seen.eta_s == 40 / seen.messages_per_second
+        assert campaign_words.eta(seen) in {f"about {s} s" for s in range(20, 31)}
 
     @pytest.mark.parametrize(
         "change",
@@ -229,7 +229,7 @@ class TestLive:
             "sent": 2, "failed": 1, "unknown": 1,
         }  # fmt: skip
 
-    @pytest.mark.parametrize(("hours", "width_s"), [(0.01, 1), (0.5, 30), (1, 60), (24, 3_600), (24 * 90, 86_400)])
+    @pytest.mark.parametrize(("hours", "width_s"), [(0.01, 5), (0.5, 30), (1, 60), (24, 3_600), (24 * 90, 86_400)])
     def test_the_chart_has_no_more_columns_than_can_be_seen(self, connection, hours, width_s):
         campaign_id, _ = an_open_campaign(connection)
         connection.execute("UPDATE campaigns SET opened_at = now() - %s", (timedelta(hours=hours * 0.99),))

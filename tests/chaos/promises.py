@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from mailing import recount
 from tests.chaos.blows import KINDS, PAUSE_SHOWS_S, Pause
 from tests.chaos.plan import Plan, Planned
 from tests.chaos.raid import Fought
@@ -50,6 +51,7 @@ class Tally:
     rows: dict[int, dict[str, Any]]
     seen: dict[int, dict[str, Any]]
     doubts: dict[int, list[bool]]
+    differences: list[recount.Difference]
 
     @classmethod
     def take(cls, world: World, fought: Fought, planned: Planned) -> Tally:
@@ -71,7 +73,8 @@ class Tally:
         met = world.requests(min(rows), max(rows)) if rows else {}
         seen = {msg_id: met.get(msg_id, UNSEEN) for msg_id in rows}
         doubts = {msg_id: world.was_in_doubt(msg_id, each) for msg_id, each in seen.items()}
-        return cls(planned, fought, campaign, matched, rows, seen, doubts)
+        differences = world.in_database(lambda connection: recount.differences(connection, campaign_id))
+        return cls(planned, fought, campaign, matched, rows, seen, doubts, differences)
 
     @property
     def states(self) -> Counter[str]:
@@ -117,6 +120,7 @@ def _checks(plan: Plan, tally: Tally) -> list[Check]:
     return [
         *_nobody_is_lost(tally),
         *_the_ledger_is_true(tally),
+        Check(tally.planned.label, "a kept count is not what its messages add up to", len(tally.differences)),
         *(_held(tally) if held else _resent(tally)),
         *_when(tally),
         *(_in_doubt(plan, tally) if held else []),

@@ -30,7 +30,7 @@ RETURNING id, sending_stop <= clock_timestamp() AS is_over
 
 -- name: lock_campaign
 -- One campaign, its row locked until the transaction ends. The window is told by the database's clock.
-SELECT id, status, audience, audience_stale, opened_at, sending_start, sending_stop, revision, updated,
+SELECT id, status, audience, audience_stale, opened_at, archived_at, sending_start, sending_stop, revision, updated,
        extract(epoch FROM sending_start - clock_timestamp())::float8 AS opens_in_s,
        extract(epoch FROM sending_stop - clock_timestamp())::float8 AS closes_in_s,
        clock_timestamp() >= sending_stop AS is_over
@@ -39,7 +39,7 @@ WHERE id = %(campaign_id)s
 FOR NO KEY UPDATE
 
 -- name: lock_campaign_wholly
--- So that nobody adds a message to it either: a foreign key's check waits for this lock.
+-- So that nobody adds a message to it either: who does holds its key (runs.sql: enrol_audience).
 SELECT FROM campaigns WHERE id = %(campaign_id)s FOR UPDATE
 
 -- name: what_left
@@ -60,7 +60,7 @@ SELECT coalesce(
 DELETE FROM messages WHERE campaign_id = %(campaign_id)s
 
 -- name: delete_campaign
--- Batches, attempts, revisions, test sends go with it.
+-- Batches, attempts, revisions, counts, test sends go with it.
 DELETE FROM campaigns WHERE id = %(campaign_id)s
 
 -- name: campaign
@@ -91,25 +91,15 @@ SET status = CASE WHEN %(status)s <> 'running' OR opened_at IS NOT NULL THEN %(s
 WHERE id = %(campaign_id)s AND status = ANY (%(from)s)
 
 -- name: campaign_progress
--- One row: how the campaign stands now. Counts every message of it, so it is for one campaign at a time.
+-- One row: how the campaign stands now.
 SELECT c.id, c.name, c.status, c.opened_at, c.finished_at, c.wake_at,
        g.name AS gateway, g.breaker_state, g.breaker_reason, g.breaker_probe_at,
-       count(m.id) AS audience,
-       count(m.id) FILTER (WHERE m.state = 'pending') AS pending,
-       count(m.id) FILTER (WHERE m.state = 'sending') AS sending,
-       count(m.id) FILTER (WHERE m.state = 'sent') AS sent,
-       count(m.id) FILTER (WHERE m.state = 'failed') AS failed,
-       count(m.id) FILTER (WHERE m.state = 'unknown') AS unknown,
-       count(m.id) FILTER (WHERE m.state = 'expired') AS expired,
-       count(m.id) FILTER (WHERE m.state = 'cancelled') AS cancelled,
-       count(m.id) FILTER (WHERE m.state = 'excluded') AS excluded,
-       min(m.claimed_at) AS first_claimed_at,
-       max(m.sent_at) AS last_sent_at
+       s.audience, s.pending, s.sending, s.sent, s.failed, s.unknown, s.expired, s.cancelled, s.excluded,
+       s.first_claimed_at, s.last_sent_at
 FROM campaigns c
 JOIN gateways g ON g.name = c.gateway
-LEFT JOIN messages m ON m.campaign_id = c.id
+JOIN reporting.campaign_statistics s ON s.campaign_id = c.id
 WHERE c.id = %(campaign_id)s
-GROUP BY c.id, g.name
 
 -- name: campaign_signals
 -- What a waiting task watches, of every campaign that may have one waiting: one small query for all of them.

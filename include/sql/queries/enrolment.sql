@@ -19,8 +19,11 @@ WHERE id = %(client_id)s
 -- that is small, its ids close together (a claim reads through all of them, other campaigns' too), and somebody looks at it
 -- again: tasks of a live campaign that wait for latecomers look at late batches only.
 WITH enrolled AS (
-    INSERT INTO messages (campaign_id, client_id)
-    VALUES (%(campaign_id)s, %(client_id)s)
+    INSERT INTO messages (campaign_id, client_id, mobile_operator_code)
+    SELECT c.id, cl.id, cl.mobile_operator_code
+    FROM campaigns c, clients cl
+    WHERE c.id = %(campaign_id)s AND cl.id = %(client_id)s
+    FOR KEY SHARE OF c
     ON CONFLICT (campaign_id, client_id) DO NOTHING
     RETURNING id
 ), joined AS (

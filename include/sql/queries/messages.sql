@@ -1,5 +1,7 @@
 -- The ledger's statements, each loaded by its name (plugins/mailing/db.py).
 --
+-- Each that can names the campaign, and so one partition: without it, all of them are looked through.
+--
 -- One clock: the database's. Workers hand over durations, never moments of their own.
 
 -- name: batch
@@ -74,7 +76,7 @@ SET state = CASE WHEN c.status <> 'cancelled' THEN 'pending' WHEN m.in_doubt THE
 FROM campaigns c
 WHERE c.id = %(campaign_id)s
   AND m.id BETWEEN %(first_id)s AND %(last_id)s
-  AND m.campaign_id + 0 = %(campaign_id)s
+  AND m.campaign_id = %(campaign_id)s
   AND m.token = %(token)s
   AND m.state = 'sending'
   AND m.id <> ALL (%(known)s::bigint[])
@@ -88,7 +90,6 @@ WHERE c.id = %(campaign_id)s
 -- `zones`: of each time zone the span of local hours that holds now or comes next; NULL for a campaign without.
 -- `left_s`: seconds until the stop; `begin_s`: until the request must have begun.
 -- A killed task's claims may have left, all of them: it claims hardly more than it can post at once.
--- `campaign_id + 0` keeps the planner from the unique index, which would make it read the whole campaign for each claim.
 WITH zone AS (
     SELECT *
     FROM unnest(%(zones)s::text[], %(opens_at)s::timestamptz[], %(closes_at)s::timestamptz[])
@@ -117,7 +118,7 @@ WITH zone AS (
     LEFT JOIN clients cl ON cl.id = m.client_id
     LEFT JOIN zone z ON z.name = cl.timezone
     WHERE m.id BETWEEN %(from_id)s AND %(last_id)s
-      AND m.campaign_id + 0 = campaign.id
+      AND m.campaign_id = %(campaign_id)s
       AND m.state = 'pending'
       AND (m.not_before IS NULL OR m.not_before <= campaign.at)
       AND (NOT campaign.has_local_hours OR cl.id IS NULL
@@ -136,7 +137,7 @@ WITH zone AS (
         not_before = NULL
     FROM due
     CROSS JOIN campaign
-    WHERE m.id = due.id
+    WHERE m.id = due.id AND m.campaign_id = %(campaign_id)s
     RETURNING m.id, m.client_id, m.state, m.attempts, due.phone_number, due.closes_at
 )
 SELECT claimed.id, claimed.client_id, claimed.attempts, claimed.phone_number, campaign.text,
@@ -153,6 +154,7 @@ SET state = 'sent', reason = NULL, in_doubt = false, not_before = NULL,
     sent_at = clock_timestamp() - make_interval(secs => o.age_s)
 FROM unnest(%(id)s::bigint[], %(attempt)s::smallint[], %(age_s)s::float8[]) AS o (id, attempt, age_s)
 WHERE m.id = o.id
+  AND m.campaign_id = %(campaign_id)s
   AND m.token = %(token)s
   AND m.attempts = o.attempt
   AND m.state IN ('sending', 'unknown', 'pending')
@@ -186,6 +188,7 @@ WITH outcome AS (
                           THEN clock_timestamp() + make_interval(secs => r.wait_s) END
     FROM resolved r
     WHERE m.id = r.id
+      AND m.campaign_id = %(campaign_id)s
       AND m.token = %(token)s
       AND m.attempts = r.attempt
       AND (m.state = 'sending' OR (m.state IN ('unknown', 'pending') AND r.new_state = 'failed'))
@@ -210,7 +213,7 @@ WITH recovered AS (
     FROM campaigns c
     WHERE c.id = %(campaign_id)s
       AND m.id BETWEEN %(first_id)s AND %(last_id)s
-      AND m.campaign_id + 0 = %(campaign_id)s
+      AND m.campaign_id = %(campaign_id)s
       AND m.state = 'sending'
       AND NOT EXISTS (SELECT FROM leases l WHERE l.token = m.token AND l.expires_at > clock_timestamp())
     RETURNING m.id, m.campaign_id, m.client_id, m.attempts, m.state
@@ -246,7 +249,7 @@ WITH zone AS (
     JOIN clients cl ON cl.id = m.client_id
     LEFT JOIN zone z ON z.name = cl.timezone
     WHERE m.id BETWEEN %(first_id)s AND %(last_id)s
-      AND m.campaign_id + 0 = %(campaign_id)s
+      AND m.campaign_id = %(campaign_id)s
       AND m.state = 'pending'
 )
 UPDATE messages m
@@ -256,6 +259,7 @@ SET state = CASE WHEN w.opens_at IS NULL OR w.opens_at < w.sending_stop THEN 'pe
     not_before = CASE WHEN w.opens_at < w.sending_stop THEN w.opens_at END
 FROM waiting w
 WHERE m.id = w.id
+  AND m.campaign_id = %(campaign_id)s
   AND m.state = 'pending'
   AND (coalesce(m.not_before, '-infinity') < w.opens_at
        OR (m.reason = 'local_hours' AND m.not_before > clock_timestamp() AND m.not_before IS DISTINCT FROM w.opens_at))
@@ -282,7 +286,7 @@ CROSS JOIN LATERAL (
                                    FILTER (WHERE m.state = 'pending') - clock_timestamp()))::float8 AS due_s
     FROM messages m
     WHERE m.id BETWEEN %(first_id)s AND %(last_id)s
-      AND m.campaign_id + 0 = %(campaign_id)s
+      AND m.campaign_id = %(campaign_id)s
       AND m.state IN ('pending', 'sending')
 ) AS work
 WHERE c.id = %(campaign_id)s
@@ -355,5 +359,5 @@ SELECT clock_timestamp() AS now,
              FROM messages m
              JOIN clients cl ON cl.id = m.client_id
              WHERE m.id BETWEEN %(first_id)s AND %(last_id)s
-               AND m.campaign_id + 0 = %(campaign_id)s
+               AND m.campaign_id = %(campaign_id)s
                AND m.state = 'pending') AS zones

@@ -14,14 +14,19 @@ SELECT id, status, audience, audience_stale, opened_at, sending_start, sending_s
 FROM campaigns
 WHERE id = %(campaign_id)s
 
+-- name: make_room
+-- The part of the ledger that the campaign's messages go into, if it is not there.
+SELECT ledger_part(%(campaign_id)s)
+
 -- name: enrol_audience
 -- Everyone who matches the campaign's filter and has no message yet joins its ledger. Returns one row: how many joined.
 -- They are numbered into batches of %(batch_size)s, or of as many as keep the campaign within %(max_batches)s batches.
 WITH campaign AS (
     SELECT id, filter_tags, filter_operator_codes FROM campaigns WHERE id = %(campaign_id)s
+    FOR KEY SHARE
 ), enrolled AS (
-    INSERT INTO messages (campaign_id, client_id)
-    SELECT campaign.id, c.id
+    INSERT INTO messages (campaign_id, client_id, mobile_operator_code)
+    SELECT campaign.id, c.id, c.mobile_operator_code
     FROM campaign
     CROSS JOIN LATERAL clients_matching(campaign.filter_tags, campaign.filter_operator_codes) AS c
     WHERE NOT EXISTS (SELECT FROM messages o WHERE o.campaign_id = %(campaign_id)s AND o.client_id = c.id)
@@ -95,7 +100,7 @@ WHERE b.campaign_id = %(campaign_id)s
   AND EXISTS (
       SELECT FROM messages m
       WHERE m.id BETWEEN b.first_id AND b.last_id
-        AND m.campaign_id = b.campaign_id
+        AND m.campaign_id = %(campaign_id)s
         AND m.state IN ('pending', 'sending'))
 ORDER BY b.number
 
@@ -108,7 +113,7 @@ SET state = CASE WHEN m.in_doubt THEN 'unknown' WHEN c.status = 'cancelled' THEN
                   WHEN m.reason = 'local_hours' AND m.not_before >= c.sending_stop THEN 'local_hours' ELSE 'window' END,
     not_before = NULL
 FROM campaigns c
-WHERE c.id = %(campaign_id)s AND m.campaign_id = c.id AND m.state = 'pending'
+WHERE c.id = %(campaign_id)s AND m.campaign_id = %(campaign_id)s AND m.state = 'pending'
 
 -- name: finish_campaign
 -- Only if its audience was taken and nothing is left to do, which is tested here and not before: that is what "finished"
@@ -122,7 +127,7 @@ WHERE c.id = %(campaign_id)s
   AND (NOT c.audience_stale OR c.sending_stop <= clock_timestamp())
   AND NOT EXISTS (
       SELECT FROM messages m
-      WHERE m.campaign_id = c.id AND m.state IN ('pending', 'sending'))
+      WHERE m.campaign_id = %(campaign_id)s AND m.state IN ('pending', 'sending'))
 
 -- name: forget_throttle
 DELETE FROM throttles WHERE campaign_id = %(campaign_id)s
@@ -193,3 +198,21 @@ SELECT extract(epoch FROM updated)::float8 AS updated FROM campaigns WHERE id = 
 -- name: is_further_run_due
 -- Whether a run was asked for after the one that stands for %(run_after)s.
 SELECT wake_at > %(run_after)s AND wake_at < sending_stop AS is_due FROM campaigns WHERE id = %(campaign_id)s
+
+-- name: fold_counts
+-- Put a campaign's counts together in shard 0; those by time in the narrowest of the spans %(widths_s)s of which it takes no
+-- more than %(columns)s, or the widest. What a writer has in hand, or is newer than two minutes, is left for the next time.
+WITH spread AS (
+    SELECT coalesce(extract(epoch FROM max(since) - min(since)), 0) AS s
+    FROM time_counts
+    WHERE campaign_id = %(campaign_id)s AND since > '-infinity'
+)
+SELECT fold_counts(%(campaign_id)s, make_interval(secs => (
+    SELECT coalesce(min(width_s) FILTER (WHERE width_s * %(columns)s >= spread.s), max(width_s))
+    FROM unnest(%(widths_s)s::int[]) AS width_s, spread)))
+
+-- name: campaigns_to_fold
+SELECT campaign_id FROM state_counts WHERE shard > 0
+UNION
+SELECT campaign_id FROM time_counts WHERE shard > 0 AND since < now() - interval '2 minutes'
+ORDER BY campaign_id

@@ -1,48 +1,31 @@
--- Figures, each statement loaded by its name (plugins/mailing/db.py). They are counted from the ledger at the moment of
--- asking; nothing keeps counters that could go wrong.
+-- Figures, each statement loaded by its name (plugins/mailing/db.py). From the counts that are kept with the ledger, unless it
+-- says otherwise: what they cost follows the number of campaigns, not that of their messages.
 
 -- name: campaigns_by_status
 SELECT status, count(*) AS count FROM campaigns GROUP BY status
 
 -- name: messages_by_state
--- Reads the whole ledger: a second for some ten million messages.
-SELECT state, count(*) AS count FROM messages GROUP BY state
+SELECT state, sum(count)::bigint AS count FROM state_counts GROUP BY state
 
 -- name: campaign_statistics
--- Of these campaigns, in this order, and of no others: the view counts a campaign only when its row is asked for.
+-- Of these campaigns, in this order.
 SELECT campaign_id, campaign_name, status, sending_start, sending_stop, revision, audience, pending, sending, sent, failed,
-       unknown, expired, cancelled, excluded, first_sent_at, last_sent_at, opened_at, finished_at
+       unknown, expired, cancelled, excluded, first_claimed_at, first_sent_at, last_sent_at, opened_at, finished_at,
+       archived_at
 FROM reporting.campaign_statistics
 WHERE campaign_id = ANY (%(ids)s::bigint[])
 ORDER BY array_position(%(ids)s::bigint[], campaign_id)
 
 -- name: running
--- How these campaigns stand, in this order, as campaign_progress says it of one; and, as all their messages are read anyway,
--- how many were sent in the last %(span_s)s seconds, and over how many seconds that is: less, where the first was claimed
--- later.
+-- How these campaigns stand, in this order, as campaign_progress says it of one; and how fast they are.
 SELECT c.id, c.name, c.status, c.opened_at, c.finished_at, c.wake_at,
        g.name AS gateway, g.breaker_state, g.breaker_reason, g.breaker_probe_at,
-       m.audience, m.pending, m.sending, m.sent, m.failed, m.unknown, m.expired, m.cancelled, m.excluded,
-       m.first_claimed_at, m.last_sent_at, m.sent_lately,
-       coalesce(least(%(span_s)s, extract(epoch FROM clock_timestamp() - m.first_claimed_at)), %(span_s)s)::float8 AS lately_s
+       s.audience, s.pending, s.sending, s.sent, s.failed, s.unknown, s.expired, s.cancelled, s.excluded,
+       s.first_claimed_at, s.last_sent_at, p.messages_per_second::float8
 FROM campaigns c
 JOIN gateways g ON g.name = c.gateway
-CROSS JOIN LATERAL (
-    SELECT count(*) AS audience,
-           count(*) FILTER (WHERE state = 'pending') AS pending,
-           count(*) FILTER (WHERE state = 'sending') AS sending,
-           count(*) FILTER (WHERE state = 'sent') AS sent,
-           count(*) FILTER (WHERE state = 'failed') AS failed,
-           count(*) FILTER (WHERE state = 'unknown') AS unknown,
-           count(*) FILTER (WHERE state = 'expired') AS expired,
-           count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
-           count(*) FILTER (WHERE state = 'excluded') AS excluded,
-           count(*) FILTER (WHERE sent_at > clock_timestamp() - make_interval(secs => %(span_s)s)) AS sent_lately,
-           min(claimed_at) AS first_claimed_at,
-           max(sent_at) AS last_sent_at
-    FROM messages
-    WHERE messages.campaign_id = c.id
-) AS m
+JOIN reporting.campaign_statistics s ON s.campaign_id = c.id
+JOIN reporting.campaign_progress p ON p.campaign_id = c.id
 WHERE c.id = ANY (%(ids)s::bigint[])
 ORDER BY array_position(%(ids)s::bigint[], c.id)
 
@@ -65,37 +48,36 @@ WHERE sending_start < %(until)s
 ORDER BY sending_start DESC, id DESC
 
 -- name: messages_by_day
--- Messages of these campaigns by state and by the number of the day on which the last request began that settled them
--- (0: before the first border; NULL: none did). Borders instead of a time zone: comparing is cheaper than converting, and
--- PostgreSQL need not know the zone. Reads those campaigns' part of the ledger by messages_campaign_id_client_id_key, or
--- all of it where they are most of it: 0.6 s for a million.
-SELECT CASE WHEN state IN ('sent', 'failed', 'unknown')
-            THEN width_bucket(coalesce(sent_at, claimed_at), %(borders)s::timestamptz[]) END AS key,
-       state,
-       count(*) AS count
-FROM messages
+-- Messages of these campaigns by outcome (`open`: pending or sending) and by the number of the day on which the last request
+-- began that settled them (0: before the first border; NULL: none did). Borders instead of a time zone: comparing is cheaper
+-- than converting, and PostgreSQL need not know the zone. What is counted by quarters of an hour falls on one side of
+-- midnight, whatever the zone.
+SELECT CASE WHEN since > '-infinity' THEN width_bucket(since, %(borders)s::timestamptz[]) END AS key,
+       outcome AS state,
+       sum(count)::bigint AS count
+FROM time_counts
 WHERE campaign_id = ANY (%(ids)s::bigint[])
 GROUP BY 1, 2
+HAVING sum(count) <> 0
 
 -- name: messages_by_operator_code
--- Messages of these campaigns by state and the operator code that their client has now (NULL: it was deleted). Reads what
--- messages_by_day reads, and all clients (a hash) where they are many: 0.8 s for a million of each.
-SELECT c.mobile_operator_code AS key, m.state, count(*) AS count
-FROM messages m
-LEFT JOIN clients c ON c.id = m.client_id
-WHERE m.campaign_id = ANY (%(ids)s::bigint[])
+-- Messages of these campaigns by outcome and the operator code that their client had when it was chosen ('': not known).
+SELECT mobile_operator_code AS key, outcome AS state, sum(count)::bigint AS count
+FROM operator_counts
+WHERE campaign_id = ANY (%(ids)s::bigint[])
 GROUP BY 1, 2
+HAVING sum(count) <> 0
 
 -- name: messages_by_tag
--- Messages of these campaigns by state and by each tag that their client has now (NULL: it has none). Reads what
--- messages_by_day reads, and all of client_tags (a hash) where they are many: 1.1 s for a million messages and 1.5 million
+-- Messages of these campaigns by outcome and by each tag that their client has now (NULL: it has none). Counted from the
+-- ledger: reads those campaigns' part of it by messages_campaign_id_client_id_key, and all of client_tags (a hash) where they are many: 1.1 s for a million messages and 1.5 million
 -- tags on clients. Names are looked up once per tag.
 SELECT t.name AS key, f.state, f.count
 FROM (
-    SELECT ct.tag_id, m.state, count(*) AS count
+    SELECT ct.tag_id, CASE WHEN m.state IN ('pending', 'sending') THEN 'open' ELSE m.state END AS state, count(*) AS count
     FROM messages m
     LEFT JOIN client_tags ct ON ct.client_id = m.client_id
     WHERE m.campaign_id = ANY (%(ids)s::bigint[])
-    GROUP BY ct.tag_id, m.state
+    GROUP BY 1, 2
 ) AS f
 LEFT JOIN tags t ON t.id = f.tag_id

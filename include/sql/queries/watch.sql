@@ -1,4 +1,5 @@
--- A campaign as one watches it (plugins/mailing/watch.py). Asked every few seconds by each open page: the ledger is read once.
+-- A campaign as one watches it (plugins/mailing/watch.py). Asked every few seconds by each open page: from counts, whatever
+-- its size.
 
 -- name: campaign_to_watch
 SELECT c.id, c.name, c.status, c.sending_start, c.sending_stop, c.opened_at, c.finished_at, c.audience AS audience_kind,
@@ -9,18 +10,21 @@ FROM campaigns c
 JOIN gateways g ON g.name = c.gateway
 WHERE c.id = %(campaign_id)s
 
--- name: messages_by_state_and_time
--- One row per state, and for those that an attempt brought about, per %(width_s)s seconds: since when, how many, of which
--- how many were sent in the last %(span_s)s seconds, and when the first of them was claimed.
-SELECT state,
-       CASE WHEN state IN ('sent', 'failed', 'unknown')
-            THEN date_bin(make_interval(secs => %(width_s)s), coalesce(sent_at, claimed_at), '2000-01-01 00:00Z') END AS since,
-       count(*) AS count,
-       count(*) FILTER (WHERE sent_at > %(now)s - make_interval(secs => %(span_s)s)) AS lately,
-       min(claimed_at) AS first_claimed_at
-FROM messages
-WHERE campaign_id = %(campaign_id)s
+-- name: counts
+-- One row: its messages by state, and how fast it is.
+SELECT s.pending, s.sending, s.sent, s.failed, s.unknown, s.expired, s.cancelled, s.excluded,
+       coalesce(p.messages_per_second, 0)::float8 AS messages_per_second
+FROM reporting.campaign_statistics s
+LEFT JOIN reporting.campaign_progress p ON p.campaign_id = s.campaign_id
+WHERE s.campaign_id = %(campaign_id)s
+
+-- name: outcomes_by_time
+-- One row per outcome of a request and %(width_s)s seconds: since when, and how many.
+SELECT outcome, date_bin(make_interval(secs => %(width_s)s), since, '2000-01-01 00:00Z') AS since, sum(count)::bigint AS count
+FROM time_counts
+WHERE campaign_id = %(campaign_id)s AND since > '-infinity'
 GROUP BY 1, 2
+HAVING sum(count) <> 0
 
 -- name: last_errors
 -- Of the last %(last)s attempts that failed or are in doubt: one row per reason and status, the most frequent first.

@@ -11,7 +11,7 @@ from typing import Any
 
 from starlette_admin.export.helpers import escape_formula
 
-from mailing.models import MESSAGE_STATES
+from mailing.models import MESSAGE_STATES, OUTCOMES
 from mailing.spans import Counts, Days
 
 SHOWN = 50
@@ -36,7 +36,7 @@ class Table:
     lines: list[Line]
     total: Counts | None = None
     note: str = ""
-    states: tuple[str, ...] = field(default=MESSAGE_STATES)
+    states: tuple[str, ...] = field(default=OUTCOMES)
 
     def chart(self) -> dict[str, Any]:
         """The lines that have a mark, as series; states that none of them has are left out."""
@@ -82,10 +82,10 @@ def of_days(found: Days, days: Sequence[date]) -> Table:
     return Table(("day",), lines, found.total, note)
 
 
-def of_operator_codes(found: dict[str | None, Counts]) -> Table:
+def of_operator_codes(found: dict[str, Counts]) -> Table:
     """A line for each operator code."""
-    lines = [Line((code or "client deleted",), counts, code or "deleted") for code, counts in found.items()]
-    note = "By the number that the client has now."
+    lines = [Line((code or "not known",), counts, code or "?") for code, counts in found.items()]
+    note = "By the number that the client had when it was chosen."
     return Table(("operator code",), lines, Counts.sum(found.values()), note)
 
 
@@ -107,7 +107,8 @@ def of_campaigns(rows: list[dict[str, Any]]) -> Table:
         )
         for row in rows
     ]
-    return Table(("campaign", "name", "status", "start"), lines, Counts.sum(line.counts for line in lines))
+    total = Counts.sum(line.counts for line in lines)
+    return Table(("campaign", "name", "status", "start"), lines, total, states=MESSAGE_STATES)
 
 
 def _plain(value: Any) -> Any:

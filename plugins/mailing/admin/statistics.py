@@ -23,7 +23,7 @@ MAX_DAYS = 92
 """Days that a chart and its table show, of a longer span the last; all before them is one line."""
 
 PAGE = 20
-"""Campaigns of a page: all messages of each are counted."""
+"""Campaigns of a page."""
 
 YEARS = range(2000, 9999)
 

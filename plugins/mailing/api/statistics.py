@@ -68,10 +68,12 @@ class CampaignStatistics(MessageCounts):
     sending_stop: datetime
     revision: int
     audience: int
+    first_claimed_at: datetime | None = Field(description="When its first request began.")
     first_sent_at: datetime | None
     last_sent_at: datetime | None
     opened_at: datetime | None
     finished_at: datetime | None
+    archived_at: datetime | None = Field(description="When its messages were dropped; its figures stay.")
 
 
 class Running(MessageCounts):
@@ -82,7 +84,7 @@ class Running(MessageCounts):
     standing: str = Field(description="For people: that it runs, and what keeps it from sending.")
     audience: int
     share_done: float = Field(description="From 0 to 1: the part of the audience that is neither pending nor sending.")
-    messages_per_second: float = Field(description=f"Sent, over the last {statistics.SPAN_S:.0f} seconds.")
+    messages_per_second: float = Field(description="Sent, over the last 10 to 15 seconds.")
     eta_s: float | None = Field(description="Seconds until nothing is left at this speed; null: it stands still.")
     gateway: str
     breaker_state: Literal["closed", "open", "half_open"]
@@ -110,7 +112,7 @@ class RunningListing(Body):
 
 @router.get("/", responses=READS)
 def get_statistics(user: gate.Reader) -> Overall:
-    """Campaigns by status and messages by state. Counts the whole ledger: not to be asked every second."""
+    """Campaigns by status and messages by state."""
     with pool.transaction() as connection:
         found = statistics.overall(connection)
     return Overall(

@@ -2,7 +2,7 @@
 import {chart, counting, naming, paint, painted} from "./chart_look.js";
 
 const COLOURS = {
-    pending: "azure", sending: "blue", sent: "green", failed: "red",
+    open: "azure", pending: "azure", sending: "blue", sent: "green", failed: "red",
     unknown: "orange", expired: "yellow", cancelled: "secondary", excluded: "purple",
 };
 
