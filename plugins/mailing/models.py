@@ -270,9 +270,9 @@ class Lease(Base):
 class Message(Base):
     """The ledger: one row per campaign and client. Its id is the gateway's `msgId` on every attempt.
 
-    Partitioned by ranges of campaigns (`LedgerPart`): old ones are dropped at once. No index touches a column that changes
-    while sending, and half of each page is left free (in the partitions), so that the two updates of a message (claim,
-    outcome) stay inside its page (HOT): see docs/decisions/0002-ledger-layout.md.
+    Partitioned by ranges of campaigns (`LedgerPart`): old ones are dropped at once. No index touches a column that
+    changes while sending, and half of each page is left free (in the partitions), so that the two updates of a message
+    (claim, outcome) stay inside its page (HOT): see docs/decisions/0002-ledger-layout.md.
 
     What its statements change is added to the counts below by triggers, in the same transaction. No foreign key to
     campaigns: a trigger keeps those that have messages from being deleted.

@@ -25,8 +25,8 @@ MAX_BATCHES = 1_000
 """Airflow's limit of a mapping is 1,024; a large audience gets larger batches instead."""
 
 COUNTED_S = (5, 10, 30, 60, 300, 900)
-"""Spans by which outcomes are counted, each a part of the next: the narrowest at first. Every midnight of every time zone
-lies between two of the widest."""
+"""Spans by which outcomes are counted, each a part of the next: the narrowest at first. Every midnight of every time
+zone lies between two of the widest."""
 
 COLUMNS = 60
 """Once folded, the counts by time of a campaign take the narrowest spans of which there are no more than so many."""

@@ -1,7 +1,7 @@
 """Figures of a span of time: the campaigns that were open in it, and their messages by day, operator code and tag.
 
-Every breakdown is of all messages of the chosen campaigns, whenever they were sent, so that its sum is the audience. By day
-and by operator code from the counts that are kept with the ledger; by tag counted at the moment of asking.
+Every breakdown is of all messages of the chosen campaigns, whenever they were sent, so that its sum is the audience. By
+day and by operator code from the counts that are kept with the ledger; by tag counted at the moment of asking.
 """
 
 from __future__ import annotations

@@ -16,9 +16,9 @@ depends_on = None
 
 VIEWS = "reporting.message_outcomes, reporting.attempts, reporting.campaign_statistics CASCADE"
 
-# What is in a table becomes the first part of one that is partitioned. The planner is to know nothing of how messages are
-# spread over campaigns (STATISTICS 0): a campaign that has just opened is unknown to it, and it would take it for empty
-# and read all of it by the wrong index for each claim.
+# What is in a table becomes the first part of one that is partitioned. The planner is to know nothing of how messages
+# are spread over campaigns (STATISTICS 0): a campaign that has just opened is unknown to it, and it would take it for
+# empty and read all of it by the wrong index for each claim.
 INTO_PARTS = """
     DO $$
     DECLARE
@@ -118,7 +118,7 @@ COUNT = """
             SELECT m.campaign_id, m.state, coalesce(m.reason, '') AS reason,
                    CASE WHEN m.state IN ('pending', 'sending') THEN 'open' ELSE m.state END AS outcome,
                    CASE WHEN m.state IN ('sent', 'failed', 'unknown')
-                        THEN coalesce(date_bin('5 s', coalesce(m.sent_at, m.claimed_at), '2000-01-01 00:00Z'), '-infinity')
+                        THEN date_bin('5 s', coalesce(m.sent_at, m.claimed_at, '-infinity'), '2000-01-01 00:00Z')
                         ELSE '-infinity' END AS since,
                    coalesce(m.mobile_operator_code, '') AS mobile_operator_code,
                    sum(m.n)::bigint AS n,
@@ -332,16 +332,17 @@ def _add_counts() -> None:
         op.execute(statement)
     for event, (changed, tables) in COUNTED.items():
         op.execute(COUNT.format(event=event, changed=changed, tables=tables))
-    op.execute(
-        "INSERT INTO state_counts (campaign_id, shard, state, reason, count, first_claimed_at, first_sent_at, last_sent_at)"
-        " SELECT campaign_id, 0, state, coalesce(reason, ''), count(*), min(claimed_at), min(sent_at), max(sent_at)"
-        " FROM messages GROUP BY campaign_id, state, reason"
-    )
+    op.execute("""
+        INSERT INTO state_counts
+            (campaign_id, shard, state, reason, count, first_claimed_at, first_sent_at, last_sent_at)
+        SELECT campaign_id, 0, state, coalesce(reason, ''), count(*), min(claimed_at), min(sent_at), max(sent_at)
+        FROM messages GROUP BY campaign_id, state, reason
+    """)
     op.execute("""
         INSERT INTO time_counts (campaign_id, shard, since, outcome, count)
         SELECT campaign_id, 0,
                CASE WHEN state IN ('sent', 'failed', 'unknown')
-                    THEN coalesce(date_bin('15 min', coalesce(sent_at, claimed_at), '2000-01-01 00:00Z'), '-infinity')
+                    THEN date_bin('15 min', coalesce(sent_at, claimed_at, '-infinity'), '2000-01-01 00:00Z')
                     ELSE '-infinity' END,
                CASE WHEN state IN ('pending', 'sending') THEN 'open' ELSE state END, count(*)
         FROM messages GROUP BY 1, 3, 4
