@@ -81,6 +81,7 @@
         copy.removeAttribute("data-trouble");
         copy.hidden = false;
         said.replaceChildren(copy);
+        said.classList.toggle("text-danger", trouble !== "back");
     }
 
     function refuse(place, trouble) {
@@ -89,7 +90,7 @@
         if (!said) {
             said = document.createElement("div");
             said.dataset.unsent = "";
-            said.className = "w-100 text-danger";
+            said.className = "w-100";
             said.setAttribute("role", "alert");
             place.append(said);
         }
