@@ -32,6 +32,13 @@ def test_patience_is_lost_for_this_transaction_only(connection):
     assert connection.execute("SHOW statement_timeout").fetchone() == {"statement_timeout": "0"}
 
 
+def test_a_count_that_takes_too_long_is_done_without_and_the_transaction_goes_on(connection):
+    with connection.transaction():
+        some_clients(connection, 2)
+        assert listing.counted(connection, 0.05, lambda: connection.execute("SELECT pg_sleep(5)")) is None
+        assert listing.counted(connection, 5, lambda: listing.size(connection, "clients")) == (2, True)
+
+
 @pytest.mark.parametrize("transaction", [db.transaction, pool.transaction])
 def test_a_transaction_is_one_however_the_blocks_inside_it_are_nested(connection, transaction):
     def break_off():

@@ -6,8 +6,12 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from mailing import db
+
+T = TypeVar("T")
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
@@ -60,6 +64,19 @@ def held_up(connection: db.Connection, work: Callable[[db.Connection], object], 
                 yield
             finally:
                 holder.rollback()
+
+
+def broken_off(connection: db.Connection, table: str, ask: Callable[[], T]) -> T:
+    """What `ask` returns when its statement that reads `table` is broken off, as the statement timeout does it."""
+    with db.connect() as holder, ThreadPoolExecutor(1) as threads:
+        holder.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")  # type: ignore[arg-type]
+        asking = threads.submit(ask)
+        wait_until(lambda: waiting_for_locks(connection) == 1)
+        connection.execute(
+            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return asking.result()
 
 
 def waiting_for_locks(connection: db.Connection) -> int:

@@ -6,6 +6,7 @@ an *admin* also deletes and configures gateways.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from fastapi.security import HTTPBearer
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mailing import problems
@@ -52,9 +53,9 @@ class Gate:
     """Lets nobody in who is not logged in, no write that another site made a browser send, and no body too large.
 
     In front of everything, so that whoever is not logged in learns nothing, not even what exists. `open_paths` need no
-    login; a page (`pages`: their prefixes) sends people to the login instead of telling them off, and shows them `away`
-    while Airflow's database does not answer. `max_body`: bytes by path, where it is not `MAX_BODY`; of `forms` among
-    these only with the CSRF token in a header: one in a field is found only by reading the whole body into memory.
+    login; a page (`pages`: their prefixes) sends people to the login instead of telling them off, and shows them any
+    other refusal as `page` makes one of its status and words. `max_body`: bytes by path, where it is not `MAX_BODY`; of
+    `forms` among these only with the CSRF token in a header: one in a field is found only by reading the whole body.
     """
 
     def __init__(
@@ -64,9 +65,9 @@ class Gate:
         pages: tuple[str, ...] = (),
         max_body: Mapping[str, int] | None = None,
         forms: tuple[str, ...] = (),
-        away: Callable[[], Response] | None = None,
+        page: Callable[[Request, int, str], Response] | None = None,
     ) -> None:
-        self.app, self.open_paths, self.pages, self.away = app, open_paths, pages, away
+        self.app, self.open_paths, self.pages, self.page = app, open_paths, pages, page
         self.max_body, self.forms = max_body or {}, forms
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,24 +80,20 @@ class Gate:
         limit = MAX_BODY if is_small else self.max_body.get(path, MAX_BODY)
         refusal = _refuse_length(scope, limit)
         if refusal is None and path not in self.open_paths:
-            refusal = await self._refuse(Request(scope), path)
+            refusal = await self._refuse(Request(scope))
         if refusal is not None:
-            await refusal(scope, receive, send)
+            await self._shown(Request(scope), path, refusal)(scope, receive, send)
         else:
             await self.app(scope, _limited(receive, limit), send)
 
-    async def _refuse(self, request: Request, path: str) -> Response | None:
+    async def _refuse(self, request: Request) -> JSONResponse | None:
         """Why the request is not let in. Who is let in is kept in its scope."""
         credentials = await _bearer(request)
         try:
             user = await run_in_threadpool(_known, await get_user(request, None, credentials))
         except HTTPException as error:
-            if self._is_page(request, path):
-                return RedirectResponse(get_auth_manager().get_url_login(next_url=_path_of(request)), 303)
             return problems.response(401, f"{error.detail}", headers={"WWW-Authenticate": "Bearer"})
         except SQLAlchemyError:
-            if self.away and self._is_page(request, path):
-                return self.away()
             return problems.away("Airflow's database")
         if credentials is None and not _is_from_here(request):
             return problems.response(
@@ -105,8 +102,18 @@ class Gate:
         request.scope.setdefault("state", {})["mailing_user"] = user
         return None
 
-    def _is_page(self, request: Request, path: str) -> bool:
-        return request.method == "GET" and path.startswith(self.pages) and not is_script(request)
+    def _shown(self, request: Request, path: str, refusal: JSONResponse) -> Response:
+        """The refusal as whoever asked can read it."""
+        is_read = request.method == "GET"
+        # What a browser sends for a person it says that it wants as a page; who only opens an address need not say it.
+        wants_page = is_read or "text/html" in request.headers.get("accept", "")
+        if not path.startswith(self.pages) or is_script(request) or not wants_page:
+            return refusal
+        if is_read and refusal.status_code == 401:
+            return RedirectResponse(get_auth_manager().get_url_login(next_url=_path_of(request)), 303)
+        if self.page is None:
+            return refusal
+        return self.page(request, refusal.status_code, json.loads(bytes(refusal.body))["detail"])
 
 
 def is_script(request: Request) -> bool:
@@ -138,7 +145,7 @@ def _is_from_here(request: Request) -> bool:
     return bool(origin) and urlsplit(origin).netloc in ours
 
 
-def _refuse_length(scope: Scope, limit: int) -> Response | None:
+def _refuse_length(scope: Scope, limit: int) -> JSONResponse | None:
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit() and int(value) > limit:
             return problems.response(413, f"the body has {int(value)} bytes: wanted at most {limit}")

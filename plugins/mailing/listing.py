@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
+import psycopg
 from sqlalchemy import ColumnElement, Select, func, literal, select, tuple_
 from sqlalchemy import table as from_table
 from sqlalchemy.dialects.postgresql import psycopg as dialect
@@ -23,6 +24,8 @@ EXACT_TO = 10_000
 """So many rows are counted in a few milliseconds."""
 
 SQL = db.queries("listing")
+
+T = TypeVar("T")
 
 _DIALECT = dialect.dialect()  # type: ignore[no-untyped-call]
 
@@ -54,6 +57,16 @@ def size(connection: db.Connection, table: str) -> tuple[int, bool]:
 def lose_patience(connection: db.Connection, after_s: float) -> None:
     """From here on, each statement of this transaction may take so long: then psycopg.errors.QueryCanceled."""
     connection.execute(SQL["lose_patience"], {"after": f"{int(after_s * 1000)}ms"})
+
+
+def counted(connection: db.Connection, within_s: float, count: Callable[[], T]) -> T | None:
+    """What `count` returns; None when a statement of it takes longer. The transaction goes on, as impatient as that."""
+    try:
+        with connection.transaction():
+            lose_patience(connection, within_s)
+            return count()
+    except psycopg.errors.QueryCanceled:
+        return None
 
 
 def page(

@@ -9,15 +9,14 @@ from threading import BoundedSemaphore
 from typing import Any, cast
 
 import psycopg
-from psycopg_pool import ConnectionPool
+from psycopg_pool import ConnectionPool, PoolTimeout, TooManyRequests
 
 from mailing import db
 from mailing.errors import Busy
 
 MAX_CONNECTIONS = 16
 PATIENCE_S = 3.0
-"""How long a request waits for a connection before it is told that the database is away."""
-
+"""How long a request waits for a connection before it is told that the database is away, or that it is busy."""
 
 LOCK_TIMEOUT = "2s"
 STATEMENT_TIMEOUT = "30s"
@@ -31,11 +30,16 @@ AT_LENGTH = {"import": BoundedSemaphore(2), "full": BoundedSemaphore(2)}
 """What may take minutes, and how many of it at a time."""
 
 
+class Full(Busy, psycopg.OperationalError):
+    """Later: all connections are in use."""
+
+
 @contextmanager
 def transaction() -> Iterator[db.Connection]:
     """A connection for one transaction: committed at the end of the block, rolled back by an error, then given back.
 
-    Raises psycopg_pool.PoolTimeout (a psycopg.OperationalError) when the database is away, or all are in use.
+    Raises Full when all are in use; psycopg_pool.PoolTimeout or TooManyRequests (each a psycopg.OperationalError, as
+    Full is) when the database is away.
     """
     with _pool().connection() as connection, connection.transaction():  # as in db.transaction
         yield connection
@@ -67,9 +71,9 @@ def close() -> None:
 
 
 @cache
-def _pool() -> ConnectionPool[db.Connection]:
+def _pool() -> _Pool:
     """Made by the first request: API servers fork, and a pool does not survive that."""
-    return ConnectionPool(
+    return _Pool(
         connection_class=cast("type[db.Connection]", _Connection),
         min_size=0,
         max_size=MAX_CONNECTIONS,
@@ -80,6 +84,30 @@ def _pool() -> ConnectionPool[db.Connection]:
         name="mailing",
         open=True,
     )
+
+
+class _Pool(ConnectionPool[db.Connection]):
+    """Knows how many of its connections are in use: those it has count also what it tries in vain to open."""
+
+    def __init__(self, **options: Any) -> None:
+        self._lent: set[db.Connection] = set()
+        super().__init__(**options)
+
+    def getconn(self, timeout: float | None = None) -> db.Connection:
+        """As the pool's; raises Full."""
+        try:
+            connection = super().getconn(timeout)
+        except (PoolTimeout, TooManyRequests) as error:
+            if len(self._lent) > MAX_CONNECTIONS // 2:  # not all: some are just changing hands
+                raise Full("the mailing database is busy: all connections are in use") from error
+            raise
+        self._lent.add(connection)
+        return connection
+
+    def putconn(self, conn: db.Connection) -> None:
+        """As the pool's."""
+        self._lent.discard(conn)
+        super().putconn(conn)
 
 
 class _Connection(psycopg.Connection[Any]):

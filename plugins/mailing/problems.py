@@ -76,6 +76,7 @@ DESCRIPTIONS = {
     415: "The body is of another kind: see `Content-Type`.",
     422: "A value breaks a rule; `errors` names the fields.",
     503: "The database is away, or busy: try again after `Retry-After` seconds.",
+    504: "It took the database too long, and was given up: ask for less.",
 }
 
 
@@ -91,6 +92,11 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+def is_busy(error: Exception) -> bool:
+    """Whether others are at it: the database is there, and the same may do in a moment."""
+    return isinstance(error, Busy | psycopg.errors.LockNotAvailable)
+
+
 def of(error: Exception) -> JSONResponse | None:
     """What to answer to an error of the domain or the database; None for a fault of ours."""
     match error:
@@ -103,10 +109,12 @@ def of(error: Exception) -> JSONResponse | None:
             return response(412, str(error))
         case Conflict():
             return response(409, str(error))
-        case Busy() | psycopg.errors.LockNotAvailable() | psycopg.errors.QueryCanceled():
-            waited = "somebody else writes what this wants, or it took too long"
-            said = str(error) if isinstance(error, Busy) else f"the mailing database is busy: {waited}; {REPEATABLE}"
-            return response(503, said, headers={"Retry-After": str(RETRY_AFTER_S)})
+        case psycopg.errors.QueryCanceled():
+            return response(504, "this took the mailing database too long, and was given up: narrow the filter or span")
+        case _ if is_busy(error):
+            waited = "the mailing database is busy: somebody else writes what this wants"
+            said = error if isinstance(error, Busy) else waited
+            return response(503, f"{said}; {REPEATABLE}", headers={"Retry-After": str(RETRY_AFTER_S)})
         case psycopg.OperationalError() | psycopg.InterfaceError() | AirflowNotFoundException():
             return away("the mailing database")
     return None

@@ -6,7 +6,8 @@ day and by operator code from the counts that are kept with the ledger; by tag c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from typing import Any, LiteralString
@@ -116,15 +117,22 @@ def by_tag(connection: db.Connection, chosen: Chosen) -> dict[str | None, Counts
     return _counted(connection, SQL["messages_by_tag"], chosen)
 
 
+@contextmanager
+def in_time(chosen: Chosen) -> Iterator[None]:
+    """What counts the messages of these campaigns. Raises InvalidInput when it takes too long."""
+    try:
+        yield
+    except psycopg.errors.QueryCanceled:
+        reason = f"{len(chosen.ids)} campaigns could not be counted within {PATIENCE_S} s: wanted a shorter span"
+        raise InvalidInput(reason, ["from"]) from None
+
+
 def _counted(
     connection: db.Connection, statement: LiteralString, chosen: Chosen, more: dict[str, Any] | None = None
 ) -> dict[Any, Counts]:
     found: dict[Any, Counts] = {}
-    try:
+    with in_time(chosen):
         rows = connection.execute(statement, {"ids": chosen.ids} | (more or {}))
-    except psycopg.errors.QueryCanceled:
-        reason = f"{len(chosen.ids)} campaigns could not be counted within {PATIENCE_S} s: wanted a shorter span"
-        raise InvalidInput(reason, ["from"]) from None
     for row in rows:
         found.setdefault(row["key"], Counts()).states[row["state"]] = row["count"]
     return dict(sorted(found.items(), key=lambda item: -item[1].audience))

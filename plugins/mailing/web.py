@@ -22,7 +22,7 @@ from mailing.admin.campaigns import CampaignsView
 from mailing.admin.client_import import PATH as IMPORT_PAGE
 from mailing.admin.client_import import ClientImport
 from mailing.admin.clients import ClientsView, FindClient
-from mailing.admin.errors import away
+from mailing.admin.errors import alone
 from mailing.admin.gateways import GatewaysView
 from mailing.admin.messages import MessagesView
 from mailing.admin.site import PATH as PAGES
@@ -90,7 +90,7 @@ def app() -> FastAPI:
         pages=("/docs", "/redoc", PAGES),
         max_body={IMPORT_PATH: gate.MAX_IMPORT, f"{PAGES}{IMPORT_PAGE}": gate.MAX_IMPORT},
         forms=(f"{PAGES}{IMPORT_PAGE}",),
-        away=away,
+        page=alone,
     )
     made.add_middleware(Headers)
     return made

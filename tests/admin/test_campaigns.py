@@ -13,6 +13,7 @@ from mailing.admin.campaigns import PAGE_SIZE
 from mailing.models import MESSAGE_STATES
 from tests.admin.forms import links, send, text_of
 from tests.builders import HOUR, a_campaign, an_open_campaign, audited, kept, now, states
+from tests.waiting import broken_off
 
 PATH = "/admin/campaigns"
 EVIL = "<script>alert(1)</script>\"'&"
@@ -43,6 +44,13 @@ class TestTheList:
         assert links(page, "Spring") == [f"{PATH}/{campaign_id}"]
         assert "1,234 left" in text_of(page)
         assert 'aria-label="1,234 waiting"' in page.text
+
+    def test_where_counting_takes_too_long_it_is_shown_without(self, viewer, connection):
+        campaign_id, _ = an_open_campaign(connection, clients=3, name="Spring")
+        page = broken_off(connection, "messages", lambda: viewer.get(PATH))
+        assert page.status_code == 200
+        assert links(page, "Spring") == [f"{PATH}/{campaign_id}"]
+        assert "too many to count" in text_of(page)
 
     def test_one_without_a_name_has_its_number(self, viewer, connection):
         campaign_id = a_campaign(connection)

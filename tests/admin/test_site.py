@@ -13,13 +13,14 @@ import psycopg_pool
 import pytest
 import structlog
 from fastapi import FastAPI
+from starlette.requests import Request
 from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 from starlette_admin import CustomView
 from starlette_admin.routing import route
 
 from local.settings import free_port
-from mailing import errors, headers, pool, web
+from mailing import errors, gate, headers, pool, web
 from mailing.admin import errors as pages_of_errors
 from mailing.admin.site import mount
 from mailing.gate import User
@@ -187,6 +188,8 @@ class TestLinks:
         loaded = {link for page in crawl(viewer).values() for link in Links(page).others if "/static/" in link}
         assert any("/vendor/chart.umd.min.js" in link for link in loaded)
         assert not any("apexcharts" in link for link in loaded)  # not open source, and in starlette-admin's wheel
+        assert viewer.get("/admin/static/js/vendor/apexcharts.min.js").status_code == 404
+        assert viewer.get("/admin/static/js/vendor/js.cookie.min.js").status_code == 200
         for link in loaded:
             assert viewer.get(link.removeprefix("/mailing")).status_code == 200, link
 
@@ -262,6 +265,58 @@ class TestForgery:
         assert counts(connection) == before
 
 
+class TestRefusedForms:
+    """What a browser sends for a person is refused by a page, which says how to go on."""
+
+    PERSON = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8", "Origin": "http://testserver"}
+    FORM = f"/mailing{HOME}/new"
+
+    @pytest.fixture
+    def client(self, airflow_app, tokens, app_database):
+        """A browser of an operator that has the form open."""
+        client = TestClient(airflow_app, raise_server_exceptions=False)
+        client.cookies.set("_token", tokens["operator"])
+        client.get(self.FORM)
+        return client
+
+    def a_page(self, answer, status, *said):
+        """The refusal as a page, which says all of this."""
+        assert answer.status_code == status
+        assert answer.headers["content-type"].startswith("text/html")
+        assert answer.headers["content-security-policy"] == headers.POLICY
+        for words in (*said, "what you typed is still there"):
+            assert words in answer.text
+
+    def test_after_the_session_has_ended(self, client, connection):
+        del client.cookies["_token"]
+        answer = client.post(self.FORM, data={"text": "typed"}, headers=self.PERSON)
+        self.a_page(answer, 401, "no longer logged in", "Log in again in another tab", 'href="/auth/login"')
+        for told in (SCRIPT, {"Accept": "application/json"}):
+            problem(client.post(self.FORM, headers=self.PERSON | told), 401)
+        problem(client.post("/mailing/api/tags/", json={"name": "x"}, headers=self.PERSON), 401)
+
+    @pytest.mark.parametrize("cookie", [None, "forged"])
+    def test_after_the_browser_has_lost_the_cookie_of_the_forms_token(self, client, connection, cookie):
+        token = client.cookies.pop(CSRF_COOKIE)
+        if cookie:
+            client.cookies.set(CSRF_COOKIE, cookie)
+        answer = client.post(self.FORM, data={"text": "typed", "csrftoken": token}, headers=self.PERSON)
+        self.a_page(answer, 403, "could not be checked", "mailing-menu")
+        problem(client.post(self.FORM, data={"csrftoken": token}, headers=self.PERSON | SCRIPT), 403, "csrftoken")
+        alive = client.get("/mailing/admin/alive", headers=SCRIPT)
+        assert alive.status_code == 204
+        assert CSRF_COOKIE in alive.headers["set-cookie"], "site.js takes it from there"
+
+    def test_from_another_site(self, client, connection):
+        answer = client.post(self.FORM, headers=self.PERSON | {"Origin": "http://evil.example"})
+        self.a_page(answer, 403, "did not come from a page of this site")
+
+    def test_one_that_is_too_large(self, client, connection):
+        answer = client.post(self.FORM, content=b"x" * (gate.MAX_BODY + 1), headers=self.PERSON)
+        assert answer.status_code == 413
+        assert "This is too large" in answer.text
+
+
 def mailing_of(airflow_app) -> FastAPI:
     """Our app inside Airflow's."""
     [found] = [each.app for each in airflow_app.routes if isinstance(each, Mount) and each.path == web.PREFIX]
@@ -289,10 +344,12 @@ class TestDatabaseAway:
         assert viewer.get("/admin/alive").status_code == 204
         assert viewer.get(HOME).status_code == 200
 
-    def test_without_airflows_own_a_page_needs_nothing_else_and_loads_itself_again(self):
-        page = pages_of_errors.away()
-        assert page.status_code == 503
-        assert b'http-equiv="refresh"' in page.body
+    @pytest.mark.parametrize(("method", "goes_on"), [("GET", True), ("POST", False)])
+    def test_without_airflows_own_a_page_needs_nothing_else_and_is_not_sent_again(self, method, goes_on):
+        page = pages_of_errors.alone(Request({"type": "http", "method": method, "headers": []}), 503, "it is away")
+        assert (page.status_code, page.headers["retry-after"]) == (503, "5")
+        assert (b'http-equiv="refresh"' in page.body) == goes_on
+        assert (b"what you typed is still there" in page.body) != goes_on
         assert Links(page.body.decode()).others == []
 
 
@@ -307,6 +364,9 @@ class Broken(CustomView):
         "old": errors.Stale("thing 17: it was written since"),
         "wrong": errors.InvalidInput("text: wanted at least a letter", ["text"]),
         "pool": psycopg_pool.PoolTimeout("couldn't get a connection after 3 sec"),
+        "full": pool.Full("the mailing database is busy: all connections are in use"),
+        "lock": psycopg.errors.LockNotAvailable("canceling statement due to lock timeout"),
+        "slow": psycopg.errors.QueryCanceled("canceling statement due to statement timeout"),
         "row": psycopg.errors.UniqueViolation(f"Key (phone_number)=({SECRET}) already exists."),
         "fault": ZeroDivisionError("no tags"),
     }
@@ -340,6 +400,9 @@ class TestErrors:
             ("old", 412, "thing 17: it was written since"),
             ("wrong", 422, "text: wanted at least a letter"),
             ("pool", 503, "The database does not answer"),
+            ("full", 503, "Others are at it"),
+            ("lock", 503, "Others are at it"),
+            ("slow", 504, "This takes too long"),
             ("row", 500, "the server's log says more"),
             ("fault", 500, "the server's log says more"),
         ],
@@ -353,6 +416,26 @@ class TestErrors:
         assert "<script>alert(" not in page.text
         found = problem(broken.get(f"/admin/broken/{kind}", headers=SCRIPT), status)
         assert found["msg"] == found["detail"]
+
+    def test_only_what_may_be_there_in_a_moment_is_asked_for_again(self, broken):
+        pages = {kind: broken.get(f"/admin/broken/{kind}") for kind in Broken.KINDS}
+        again = {"pool", "full", "lock"}
+        assert {kind for kind, page in pages.items() if "data-reload-when-alive" in page.text} == again
+        assert {kind for kind, page in pages.items() if "retry-after" in page.headers} == again
+
+    @pytest.mark.parametrize(("kind", "said"), [("full", "is busy"), ("lock", "is busy"), ("slow", "too long")])
+    def test_scripts_are_told_apart_a_database_that_is_busy_slow_or_away(self, broken, kind, said):
+        found = broken.get(f"/admin/broken/{kind}", headers=SCRIPT).json()
+        assert said in found["detail"]
+        assert "away" not in found["detail"]
+
+    def test_a_write_that_found_others_at_it_is_told_how_to_go_on(self, broken):
+        broken.get("/admin/broken/gone")
+        token = {"X-CSRFToken": broken.cookies[CSRF_COOKIE]}
+        for kind in ("full", "lock", "slow"):
+            page = broken.post(f"/admin/broken/{kind}", headers=token)
+            assert "what you typed is still there" in page.text, kind
+            assert "data-reload-when-alive" not in page.text, kind
 
     def test_what_a_row_holds_is_neither_shown_nor_logged(self, broken):
         with structlog.testing.capture_logs() as logged:

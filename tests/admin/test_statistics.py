@@ -14,6 +14,7 @@ import pytest
 from mailing.models import MESSAGE_STATES, OUTCOMES
 from tests.builders import a_campaign, an_open_campaign, now, some_clients
 from tests.test_spans import settle
+from tests.waiting import broken_off
 
 PATH = "/admin/statistics"
 EVIL = "<script>alert('x')</script>\"&"
@@ -36,6 +37,13 @@ def campaign_id(connection):
 
 
 class TestFigures:
+    @pytest.mark.parametrize("by", ["day", "campaign", "operator", "tag"])
+    def test_where_counting_takes_too_long_a_shorter_span_is_asked_for(self, viewer, connection, campaign_id, by):
+        page = broken_off(connection, "messages", lambda: viewer.get(f"{PATH}?by={by}"))
+        assert page.status_code == 422
+        assert "wanted a shorter span" in page.text
+        assert 'aria-label="Which campaigns to count"' in page.text
+
     @pytest.mark.parametrize("by", ["day", "campaign", "operator"])
     def test_the_lines_add_up_to_the_audience(self, viewer, campaign_id, by):
         found = lines(viewer.get(f"{PATH}/csv?by={by}"))

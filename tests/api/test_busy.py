@@ -14,7 +14,7 @@ import uvicorn
 from mailing import db, pool
 from mailing.errors import Busy
 from tests.builders import an_open_campaign
-from tests.waiting import wait_until, waiting_for_locks
+from tests.waiting import broken_off, wait_until, waiting_for_locks
 from tests.web import problem
 
 PATCHES = pool.MAX_CONNECTIONS
@@ -35,6 +35,21 @@ def test_those_who_wait_behind_an_import_do_not_keep_a_campaign_from_being_pause
         assert answer.headers["retry-after"] == "5"
     zones = connection.execute("SELECT DISTINCT timezone FROM clients").fetchall()
     assert zones == [{"timezone": "Asia/Tokyo"}]
+
+
+def test_a_full_pool_is_busy_and_not_away(operator, database):
+    with contextlib.ExitStack() as taken:
+        for _ in range(pool.MAX_CONNECTIONS):
+            taken.enter_context(pool.transaction())
+        answer = operator.get("/api/tags/")
+        problem(answer, 503, "is busy", "all connections are in use")
+        assert answer.headers["retry-after"] == "5"
+    assert operator.get("/api/tags/").status_code == 200
+
+
+def test_what_takes_too_long_is_told_so_and_not_that_the_database_is_away(operator, connection):
+    answer = broken_off(connection, "tags", lambda: operator.get("/api/tags/"))
+    assert "away" not in problem(answer, 504, "too long", "narrow the filter")["detail"]
 
 
 @pytest.mark.parametrize("what", sorted(pool.AT_LENGTH))

@@ -61,10 +61,14 @@ class Visitor:
     def log_in(self) -> None:
         """By Airflow's form."""
         self.page.goto(f"{self._settings.ui_url}/auth/login")
-        self.page.get_by_label("Username").fill(self._name)
-        self.page.get_by_label("Password").fill(getattr(self._settings.secrets, self._name))
-        self.page.get_by_role("button", name=re.compile("sign in|log ?in", re.IGNORECASE)).click()
+        self.fill_in_login(self.page)
         expect(self.page).to_have_url(re.compile(r"/(\?.*)?$"))
+
+    def fill_in_login(self, page: Page) -> None:
+        """Airflow's form, which a tab shows."""
+        page.get_by_label("Username").fill(self._name)
+        page.get_by_label("Password").fill(getattr(self._settings.secrets, self._name))
+        page.get_by_role("button", name=re.compile("sign in|log ?in", re.IGNORECASE)).click()
 
     def go(self, path: str) -> None:
         """To a page below /mailing/admin."""

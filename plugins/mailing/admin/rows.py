@@ -36,6 +36,9 @@ T = TypeVar("T")
 PATIENCE_S = 5.0
 """How long a page may take: a rare state is looked for through the whole ledger, which may be long."""
 
+SIZE_PATIENCE_S = 1.0
+"""How long the page then waits to be told how large the table is; it does without."""
+
 KEPT_PAGES = 20
 """So many pages back are remembered in the address."""
 
@@ -140,10 +143,12 @@ class Rows(BaseModelView):
 
         def read(connection: db.Connection) -> listing.Page:
             listing.lose_patience(connection, PATIENCE_S)
-            if not asked and self.table and request.state.action == RequestAction.LIST:
-                request.state.size = listing.size(connection, self.table)
             cursor = (request.state.cursors or [None])[-1]
-            return self.page(connection, asked, sort_of(sorts), cursor, min(max(limit, 1), listing.MAX_LIMIT))
+            found = self.page(connection, asked, sort_of(sorts), cursor, min(max(limit, 1), listing.MAX_LIMIT))
+            if not asked and self.table and request.state.action == RequestAction.LIST:
+                size = listing.counted(connection, SIZE_PATIENCE_S, lambda: listing.size(connection, self.table))
+                request.state.size = size
+            return found
 
         try:
             found = await in_database(read)

@@ -56,7 +56,8 @@ class Asked:
         """Their figures; by campaign: those of `ids`."""
         match self.by:
             case "campaign":
-                return figures.of_campaigns(statistics.of_campaigns(connection, ids))
+                with spans.in_time(chosen):
+                    return figures.of_campaigns(statistics.of_campaigns(connection, ids))
             case "operator":
                 return figures.of_operator_codes(spans.by_operator_code(connection, chosen))
             case "tag":

@@ -27,8 +27,8 @@ Identifier = Annotated[int, Field(ge=1, le=MAX_ID)]
 Storable = StringConstraints(pattern=r"^[^\x00]*$")
 """What PostgreSQL's text can hold: no NUL."""
 
-READS = problems.documented(401, 403, 422, 503)
-WRITES = problems.documented(400, 401, 403, 413, 422, 503)
+READS = problems.documented(401, 403, 422, 503, 504)
+WRITES = problems.documented(400, 401, 403, 413, 422, 503, 504)
 NOT_FOUND = problems.documented(404)
 CONFLICT = problems.documented(409)
 """`responses=` of paths, to be merged."""
