@@ -3,6 +3,8 @@
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 BIN := .venv/bin
+# Two at a time: those that share the one whole stack, and all others (tests/conftest.py).
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 READY := .venv/.installed
 
 # Where it is set (many images do), Airflow would compile itself anew at each start.
@@ -30,13 +32,13 @@ logs: $(READY)  ## Follow the logs (of one process: make logs PROCESS=scheduler)
 	@$(BIN)/python -m local logs $(PROCESS)
 
 test: $(READY)  ## Run the tests (some of them: make test ARGS='-k throttle')
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 check: $(READY)  ## What CI runs: lint, format, types, tests
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 browser:  ## Install the browser that tests/browser drives: Debian's Chromium, as root (they are skipped without one)
 	@command -v chromium chromium-browser google-chrome >/dev/null || \
