@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 
 import pytest
 
-from mailing import campaigns, messages, runs, watch
+from mailing import campaigns, local_hours, messages, runs, watch
 from mailing.admin import campaign_words
+from mailing.local_hours import LocalHours
 from mailing.watch import Breaker
 from tests.admin.forms import links, send, text_of
 from tests.builders import (
@@ -128,7 +130,7 @@ class TestLive:
         seen = watch.campaign(connection, campaign_id)
         assert seen.messages_per_second == 2.0  # 20 in the last 10 seconds
         assert seen.eta_s == 20.0
-        assert campaign_words.eta(seen) == "about 20 s"
+        assert str(campaign_words.eta(seen)) == "about 20 s"
 
     @pytest.mark.parametrize(
         "change",
@@ -140,17 +142,17 @@ class TestLive:
     def test_no_time_is_left_to_tell_while_nothing_may_leave(self, connection, change):
         campaign_id = a_campaign_with(connection, *[("sent",)] * 20, more=40)
         connection.execute(change)
-        assert campaign_words.eta(watch.campaign(connection, campaign_id)) == "stands still"
+        assert str(campaign_words.eta(watch.campaign(connection, campaign_id))) == "stands still"
 
     def test_one_that_stands_still_says_so(self, viewer, connection):
         campaign_id = a_campaign_with(connection, ("sent",), more=4)
         connection.execute("UPDATE messages SET sent_at = now() - interval '1 minute' WHERE state = 'sent'")
-        assert live(viewer, campaign_id)["eta"] == "stands still"
+        assert live(viewer, campaign_id)["eta"]["plain"] == "stands still"
 
     def test_one_whose_window_is_too_short_says_so(self, viewer, connection):
         campaign_id = a_campaign_with(connection, ("sent",), more=100, sending_stop=now() + timedelta(seconds=20))
         connection.execute("UPDATE messages SET claimed_at = now() - interval '1 minute' WHERE claimed_at IS NOT NULL")
-        assert live(viewer, campaign_id)["eta"] == "more than its window"
+        assert live(viewer, campaign_id)["eta"]["plain"] == "more than its window"
 
     def test_outcomes_over_time_are_all_outcomes(self, viewer, connection):
         campaign_id = a_campaign_with(
@@ -194,6 +196,44 @@ class TestLive:
         hours = {"local_from": (now() - HOUR).time(), "local_to": (now() + HOUR).time()}
         campaign_id, _ = an_open_campaign(connection, clients=2, **hours)
         assert live(viewer, campaign_id)["zones"] == [{"timezone": "UTC", "clients": 2, "never": 0, "opens_at": None}]
+
+    @pytest.mark.parametrize(
+        ("hours", "tokyo", "stop", "figure", "note"),
+        [
+            ((time(0), time(20)), 40, 48 * HOUR, "about 30 s", ""),
+            (
+                (time(10), time(20)), 40, 48 * HOUR, "not before 2040-06-01 10:00 UTC",
+                "40 are due now: about 20 s. "
+                "20 wait for local hours, the last until 2040-06-01 10:00 UTC (10:00 in UTC).",
+            ),
+            (
+                (time(10, 30), time(10, 45)), 60, 48 * HOUR, "not before 2040-06-02 01:30 UTC",
+                "60 wait for local hours, the last until 2040-06-02 01:30 UTC (10:30 in Asia/Tokyo).",
+            ),
+            (
+                (time(13), time(14)), 59, 48 * HOUR, "not before 2040-06-01 13:00 UTC",
+                "60 wait for local hours, the last until 2040-06-01 13:00 UTC (13:00 in UTC).",
+            ),
+            (
+                (time(10), time(11, 0, 15)), 60, 48 * HOUR, "more than local hours",
+                "The local hours of some close first, at 2040-06-01 02:00 UTC.",
+            ),
+            ((time(10), time(20)), 40, HOUR, "about 20 s", "20 cannot be reached before the stop."),
+            ((time(20), time(21)), 0, HOUR, "more than its window", "60 cannot be reached before the stop."),
+        ],
+    )  # fmt: skip
+    def test_the_time_left_promises_nothing_that_local_hours_forbid(self, connection, hours, tokyo, stop, figure, note):
+        """At 02:00 UTC, 11:00 in Tokyo, of a campaign that sends two a second: 60 are left, `tokyo` of them there."""
+        campaign_id = a_campaign_with(connection, *[("sent",)] * 20, more=60)
+        connection.execute("UPDATE messages SET claimed_at = now() - interval '1 minute' WHERE claimed_at IS NOT NULL")
+        at = datetime(2040, 6, 1, 2, tzinfo=UTC)
+        clients = {name: count for name, count in (("Asia/Tokyo", tokyo), ("UTC", 60 - tokyo)) if count}
+        seen = replace(
+            watch.campaign(connection, campaign_id), now=at, sending_start=at - HOUR, sending_stop=at + stop,
+            local_from=hours[0], local_to=hours[1],
+            zones=local_hours.forecast(clients, LocalHours(*hours), at, at + stop),
+        )  # fmt: skip
+        assert (str(campaign_words.eta(seen)), str(campaign_words.eta_note(seen))) == (figure, note)
 
     def test_the_gateway_is_told_in_words(self, viewer, connection):
         campaign_id, _ = an_open_campaign(connection)

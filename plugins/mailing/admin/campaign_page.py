@@ -85,7 +85,8 @@ def as_json(campaign: Watched) -> dict[str, Any]:
         "audience": campaign.audience,
         "counts": campaign.counts,
         "rate": f"{campaign.messages_per_second:,.1f}",
-        "eta": words.eta(campaign),
+        "eta": words.eta(campaign).as_json(),
+        "eta_note": words.eta_note(campaign).as_json(),
         "zones": [_zone(campaign, zone) for zone in campaign.zones],
         "errors": [
             {

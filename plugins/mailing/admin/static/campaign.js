@@ -38,7 +38,7 @@ function speak() {
 // Figures
 
 function showFigures() {
-    const figures = {audience: number(now.audience), sent: number(now.counts.sent), rate: now.rate, eta: now.eta};
+    const figures = {audience: number(now.audience), sent: number(now.counts.sent), rate: now.rate, eta: filled(now.eta), eta_note: filled(now.eta_note)};
     document.querySelectorAll("[data-figure]").forEach(function (each) { each.textContent = figures[each.dataset.figure]; });
     document.querySelectorAll("[data-count]").forEach(function (each) { each.textContent = number(now.counts[each.dataset.count]); });
     document.querySelectorAll("[data-legend]").forEach(function (each) { each.hidden = !now.counts[each.dataset.legend]; });
