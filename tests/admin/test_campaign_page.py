@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
+from urllib.parse import urlencode
 
 import pytest
 
@@ -234,6 +237,30 @@ class TestLive:
             zones=local_hours.forecast(clients, LocalHours(*hours), at, at + stop),
         )  # fmt: skip
         assert (str(campaign_words.eta(seen)), str(campaign_words.eta_note(seen))) == (figure, note)
+
+    def test_several_pages_of_a_campaign_read_its_ledger_once(self, viewer, operator, connection):
+        campaign_id, _ = an_open_campaign(connection, clients=3)
+        told = live(viewer, campaign_id)
+        seen = urlencode({"seen": told["at"]})
+        assert viewer.get(f"{page_of(campaign_id)}/live?{seen}").json() == told
+        assert operator.get(f"{page_of(campaign_id)}/live?{seen}").json() == told
+        later = urlencode({"seen": live(operator, campaign_id)["at"]})
+        assert operator.get(f"{page_of(campaign_id)}/live?{later}").json()["at"] > told["at"]
+
+    def test_who_pressed_a_button_sees_what_it_did_at_once(self, operator, connection):
+        campaign_id, _ = an_open_campaign(connection, clients=3)
+        live(operator, campaign_id)
+        send(operator, f"{page_of(campaign_id)}/turn", {"verb": "pause"})
+        page = operator.get(page_of(campaign_id))
+        seen = re.search(r'"at": ?"([^"]*)"', html.unescape(page.text))[1]
+        answer = operator.get(f"{page_of(campaign_id)}/live?{urlencode({'seen': seen})}")
+        assert answer.json()["status"] == "paused"
+
+    @pytest.mark.parametrize("seen", ["", "x", "2040-01-01T00:00:00", "9999-01-01T00:00:00Z"])
+    def test_who_has_seen_nothing_that_makes_sense_gets_the_latest(self, viewer, connection, seen):
+        campaign_id, _ = an_open_campaign(connection, clients=3)
+        told = live(viewer, campaign_id)
+        assert viewer.get(f"{page_of(campaign_id)}/live?seen={seen}").json()["at"] > told["at"]
 
     def test_the_gateway_is_told_in_words(self, viewer, connection):
         campaign_id, _ = an_open_campaign(connection)

@@ -103,7 +103,7 @@ async function ask() {
     const began = performance.now();
     let wait = TROUBLE_MS;  // what is wrong is told by site.js
     try {
-        const answer = await fetch(source.dataset.url, {cache: "no-store"});
+        const answer = await fetch(`${source.dataset.url}?seen=${encodeURIComponent(now.at)}`, {cache: "no-store"});
         if (answer.status === 404) return;
         if (answer.ok) {
             now = await answer.json();
