@@ -126,3 +126,13 @@ def test_a_draft_that_could_not_be_created_is_refused_with_its_field(connection,
 def test_a_campaign_that_is_not_there(connection):
     with pytest.raises(NotFound, match="^campaign 99: there is no such campaign$"):
         preview.of_campaign(connection, 99)
+
+
+def test_a_draft_takes_no_id_of_a_campaigns(connection, people):
+    first = a_campaign(connection)
+    before = kept(connection)
+    preview.of_draft(connection, **a_draft())
+    with pytest.raises(InvalidInput):
+        preview.of_draft(connection, **a_draft(text=""))
+    assert kept(connection) == before
+    assert a_campaign(connection) == first + 1

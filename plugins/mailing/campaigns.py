@@ -113,15 +113,17 @@ def create(
     messages_per_second: float | Decimal | None = None,
     gateway: str = DEFAULT_GATEWAY,
     actor: str | None = None,
+    draft_id: int | None = None,
 ) -> int:
     """The id of a new campaign. Raises InvalidInput for values that break a rule; then nothing is written.
 
     `actor`: who is to stand in the audit log; None: nobody, for a row that is written as SQL would write it.
+    `draft_id`: of a row that will be rolled back, below zero; None: the next id.
     """
     if actor is not None:
         audit.check_actor("new campaign", actor)
     values = {
-        "name": name, "text": text, "sending_start": sending_start, "sending_stop": sending_stop,
+        "id": draft_id, "name": name, "text": text, "sending_start": sending_start, "sending_stop": sending_stop,
         "filter_tags": list(filter_tags), "filter_operator_codes": list(filter_operator_codes),
         "audience": audience, "on_doubt": on_doubt, "local_from": local_from, "local_to": local_to,
         "messages_per_second": messages_per_second, "gateway": gateway,

@@ -5,6 +5,7 @@ Functions take a connection and never commit. Of a campaign that has opened: of 
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -75,11 +76,12 @@ def of_campaign(connection: db.Connection, campaign_id: int) -> Preview:
 def of_draft(connection: db.Connection, **values: Any) -> Preview:
     """The same of a campaign that is not there yet: `values` as for `campaigns.create`, whose InvalidInput it raises.
 
-    It is created and rolled back, so that a draft is judged by the very rules of a campaign. What stays is a gap in the
-    ids.
+    It is created and rolled back, so that a draft is judged by the very rules of a campaign, most of which are the
+    table's: its constraints, its triggers. It takes no id of a campaign's, and no two drafts have the same.
     """
+    draft_id = -1 - secrets.randbelow(2**62)
     with connection.transaction(force_rollback=True):
-        return of_campaign(connection, campaigns.create(connection, **values))
+        return of_campaign(connection, campaigns.create(connection, **values, draft_id=draft_id))
 
 
 def audience_size(connection: db.Connection, tags: Collection[str], operator_codes: Collection[str]) -> int:

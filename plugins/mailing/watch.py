@@ -91,10 +91,39 @@ class Watched:
         return self.counts["pending"] + self.counts["sending"]
 
     @property
+    def waiting(self) -> list[ZoneForecast]:
+        """The zones whose local hours are yet to open before the stop, the last to open at the end."""
+        later = [zone for zone in self.zones if zone.opens_at is not None and zone.opens_at > self.now]
+        return sorted(later, key=lambda zone: zone.opens_at or self.now)
+
+    @property
+    def never(self) -> int:
+        """Of those that are left: how many cannot be reached before the stop."""
+        return sum(zone.never for zone in self.zones)
+
+    @property
+    def due(self) -> int:
+        """Of those that are left: how many wait for no local hours."""
+        return max(0, self.left - self.never - sum(zone.clients for zone in self.waiting))
+
+    @property
+    def hours_close_at(self) -> datetime | None:
+        """When the first of the local hours that are open now will close; None: there are none."""
+        if self.local_from is None or self.local_to is None:
+            return None
+        hours = LocalHours(self.local_from, self.local_to)
+        spans = (hours.span(zone.timezone, self.now) for zone in self.zones)
+        return min((span.closes_at for span in spans if span.opens_at <= self.now), default=None)
+
+    @property
+    def may_leave(self) -> bool:
+        """Whether anything may, local hours aside."""
+        return self.status == "running" and self.is_open and self.breaker.state == "closed"
+
+    @property
     def eta_s(self) -> float | None:
-        """Seconds until nothing is left, if it goes on like this; None: it stands still."""
-        may_leave = self.status == "running" and self.is_open and self.breaker.state == "closed"
-        return statistics.eta_s(self.left, self.messages_per_second if may_leave else 0.0)
+        """Seconds until nothing is left that is due, if it goes on like this; None: it stands still."""
+        return statistics.eta_s(self.due, self.messages_per_second if self.may_leave else 0.0)
 
     @property
     def is_open(self) -> bool:

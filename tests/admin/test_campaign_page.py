@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import html
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
+from urllib.parse import urlencode
 
 import pytest
 
-from mailing import campaigns, db, messages, runs, test_send, watch
+from mailing import campaigns, db, local_hours, messages, runs, test_send, watch
 from mailing.admin import campaign_words
+from mailing.local_hours import LocalHours
 from mailing.watch import Breaker
 from tests.admin.forms import links, send, text_of
 from tests.builders import (
@@ -196,7 +200,7 @@ class TestLive:
         seen = watch.campaign(connection, campaign_id)
         assert 20 / 15 <= seen.messages_per_second <= 20 / 10  # 20 in the last 10 to 15 seconds
         assert seen.eta_s == 40 / seen.messages_per_second
-        assert campaign_words.eta(seen) in {f"about {s} s" for s in range(20, 31)}
+        assert str(campaign_words.eta(seen)) in {f"about {s} s" for s in range(20, 31)}
 
     @pytest.mark.parametrize(
         "change",
@@ -208,17 +212,17 @@ class TestLive:
     def test_no_time_is_left_to_tell_while_nothing_may_leave(self, connection, change):
         campaign_id = a_campaign_with(connection, *[("sent",)] * 20, more=40)
         connection.execute(change)
-        assert campaign_words.eta(watch.campaign(connection, campaign_id)) == "stands still"
+        assert str(campaign_words.eta(watch.campaign(connection, campaign_id))) == "stands still"
 
     def test_one_that_stands_still_says_so(self, viewer, connection):
         campaign_id = a_campaign_with(connection, ("sent",), more=4)
         connection.execute("UPDATE messages SET sent_at = now() - interval '1 minute' WHERE state = 'sent'")
-        assert live(viewer, campaign_id)["eta"] == "stands still"
+        assert live(viewer, campaign_id)["eta"]["plain"] == "stands still"
 
     def test_one_whose_window_is_too_short_says_so(self, viewer, connection):
         campaign_id = a_campaign_with(connection, ("sent",), more=100, sending_stop=now() + timedelta(seconds=20))
         connection.execute("UPDATE messages SET claimed_at = now() - interval '1 minute' WHERE claimed_at IS NOT NULL")
-        assert live(viewer, campaign_id)["eta"] == "more than its window"
+        assert live(viewer, campaign_id)["eta"]["plain"] == "more than its window"
 
     def test_outcomes_over_time_are_all_outcomes(self, viewer, connection):
         campaign_id = a_campaign_with(
@@ -262,6 +266,67 @@ class TestLive:
         hours = {"local_from": (now() - HOUR).time(), "local_to": (now() + HOUR).time()}
         campaign_id, _ = an_open_campaign(connection, clients=2, **hours)
         assert live(viewer, campaign_id)["zones"] == [{"timezone": "UTC", "clients": 2, "never": 0, "opens_at": None}]
+
+    @pytest.mark.parametrize(
+        ("hours", "tokyo", "stop", "figure", "note"),
+        [
+            ((time(0), time(20)), 40, 48 * HOUR, "about 30 s", ""),
+            (
+                (time(10), time(20)), 40, 48 * HOUR, "not before 2040-06-01 10:00 UTC",
+                "40 are due now: about 20 s. "
+                "20 wait for local hours, the last until 2040-06-01 10:00 UTC (10:00 in UTC).",
+            ),
+            (
+                (time(10, 30), time(10, 45)), 60, 48 * HOUR, "not before 2040-06-02 01:30 UTC",
+                "60 wait for local hours, the last until 2040-06-02 01:30 UTC (10:30 in Asia/Tokyo).",
+            ),
+            (
+                (time(13), time(14)), 59, 48 * HOUR, "not before 2040-06-01 13:00 UTC",
+                "60 wait for local hours, the last until 2040-06-01 13:00 UTC (13:00 in UTC).",
+            ),
+            (
+                (time(10), time(11, 0, 15)), 60, 48 * HOUR, "more than local hours",
+                "The local hours of some close first, at 2040-06-01 02:00 UTC.",
+            ),
+            ((time(10), time(20)), 40, HOUR, "about 20 s", "20 cannot be reached before the stop."),
+            ((time(20), time(21)), 0, HOUR, "more than its window", "60 cannot be reached before the stop."),
+        ],
+    )  # fmt: skip
+    def test_the_time_left_promises_nothing_that_local_hours_forbid(self, connection, hours, tokyo, stop, figure, note):
+        """At 02:00 UTC, 11:00 in Tokyo, of a campaign that sends two a second: 60 are left, `tokyo` of them there."""
+        campaign_id = a_campaign_with(connection, *[("sent",)] * 20, more=60)
+        at = datetime(2040, 6, 1, 2, tzinfo=UTC)
+        clients = {name: count for name, count in (("Asia/Tokyo", tokyo), ("UTC", 60 - tokyo)) if count}
+        seen = replace(
+            watch.campaign(connection, campaign_id), now=at, sending_start=at - HOUR, sending_stop=at + stop,
+            local_from=hours[0], local_to=hours[1], messages_per_second=2.0,
+            zones=local_hours.forecast(clients, LocalHours(*hours), at, at + stop),
+        )  # fmt: skip
+        assert (str(campaign_words.eta(seen)), str(campaign_words.eta_note(seen))) == (figure, note)
+
+    def test_several_pages_of_a_campaign_read_its_ledger_once(self, viewer, operator, connection):
+        campaign_id, _ = an_open_campaign(connection, clients=3)
+        told = live(viewer, campaign_id)
+        seen = urlencode({"seen": told["at"]})
+        assert viewer.get(f"{page_of(campaign_id)}/live?{seen}").json() == told
+        assert operator.get(f"{page_of(campaign_id)}/live?{seen}").json() == told
+        later = urlencode({"seen": live(operator, campaign_id)["at"]})
+        assert operator.get(f"{page_of(campaign_id)}/live?{later}").json()["at"] > told["at"]
+
+    def test_who_pressed_a_button_sees_what_it_did_at_once(self, operator, connection):
+        campaign_id, _ = an_open_campaign(connection, clients=3)
+        live(operator, campaign_id)
+        send(operator, f"{page_of(campaign_id)}/turn", {"verb": "pause"})
+        page = operator.get(page_of(campaign_id))
+        seen = re.search(r'"at": ?"([^"]*)"', html.unescape(page.text))[1]
+        answer = operator.get(f"{page_of(campaign_id)}/live?{urlencode({'seen': seen})}")
+        assert answer.json()["status"] == "paused"
+
+    @pytest.mark.parametrize("seen", ["", "x", "2040-01-01T00:00:00", "9999-01-01T00:00:00Z"])
+    def test_who_has_seen_nothing_that_makes_sense_gets_the_latest(self, viewer, connection, seen):
+        campaign_id, _ = an_open_campaign(connection, clients=3)
+        told = live(viewer, campaign_id)
+        assert viewer.get(f"{page_of(campaign_id)}/live?seen={seen}").json()["at"] > told["at"]
 
     def test_the_gateway_is_told_in_words(self, viewer, connection):
         campaign_id, _ = an_open_campaign(connection)

@@ -47,7 +47,7 @@ class TestTheList:
 
     def test_where_counting_takes_too_long_it_is_shown_without(self, viewer, connection):
         campaign_id, _ = an_open_campaign(connection, clients=3, name="Spring")
-        page = broken_off(connection, "messages", lambda: viewer.get(PATH))
+        page = broken_off(connection, "state_counts", lambda: viewer.get(PATH))
         assert page.status_code == 200
         assert links(page, "Spring") == [f"{PATH}/{campaign_id}"]
         assert "too many to count" in text_of(page)

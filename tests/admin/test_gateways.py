@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
+from starlette_admin.i18n import set_timezone
 
 from mailing import gateways
+from mailing.admin.fields import brief_moment
 from tests.admin.forms import act, act_on, send, text_of
 from tests.builders import audited, kept
 
@@ -29,6 +33,22 @@ def test_a_breaker_is_told_in_words(connection, viewer):
     )
     assert "Waiting for the gateway default since " in text_of(viewer.get(LIST))
     assert "(it answered 503); next probe in " in text_of(viewer.get("/admin/gateways/detail?pk=default"))
+
+
+@pytest.mark.parametrize(
+    ("zone", "moment", "said"),
+    [
+        ("UTC", "2040-06-02 14:02", "14:02"),
+        ("UTC", "2040-06-01 23:02", "1 Jun, 23:02"),
+        ("UTC", "2039-12-31 23:59", "31 Dec 2039, 23:59"),
+        ("Asia/Tokyo", "2040-06-01 23:02", "08:02"),  # today there
+        ("Asia/Tokyo", "2040-06-01 14:02", "1 Jun, 23:02"),
+    ],
+)
+def test_a_moment_has_its_date_unless_that_is_today(zone, moment, said):
+    set_timezone(zone)
+    at = datetime.fromisoformat(f"{moment}+00:00")
+    assert brief_moment(at, datetime(2040, 6, 2, 14, 30, tzinfo=UTC)) == said
 
 
 def test_words_of_a_gateway_show_as_text(connection, viewer):

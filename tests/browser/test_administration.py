@@ -53,3 +53,27 @@ def test_every_page_of_the_menu_shows_itself_to_a_viewer(visit, connection, path
     shown = viewer.page.get_by_role("heading", name=heading).first
     expect(shown).to_be_visible()
     viewer.picture(f"page-{heading.lower()}", shown)
+
+
+def test_the_lists_need_no_scrolling_sideways_on_a_phone(visit, connection):
+    some_clients(connection, 40, code="522", tags=("a_rather_long_name_of_a_tag", "another_one"))
+    campaign_id, _ = an_open_campaign(connection, clients=0, name="Phone", filter_operator_codes=["522"])
+    connection.execute(
+        "UPDATE messages SET state = 'sent', token = 1, revision = 1, claimed_at = now(), sent_at = now(), attempts = 1"
+        " WHERE id % 2 = 0"
+    )
+    operator = visit("operator")
+    page = operator.page
+    page.set_viewport_size({"width": 390, "height": 844})
+    lists = ("/clients/list", "/tags/list", f"/messages/list?campaign={campaign_id}", "/gateways/list")
+    for path in ("/campaigns", *lists):
+        operator.go(path)
+        row = page.locator("tbody tr").first
+        expect(row).to_be_visible()
+        operator.picture(f"phone{path.partition('?')[0].replace('/', '-')}", row)
+        page.set_viewport_size({"width": 390, "height": 844})
+        wide = page.evaluate(
+            "() => [document.documentElement, ...document.querySelectorAll('.table-responsive')]"
+            ".filter(each => each.scrollWidth > each.clientWidth).length"
+        )
+        assert wide == 0, path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 
 import pytest
 from playwright.sync_api import expect
@@ -81,6 +82,45 @@ def test_what_is_wrong_in_the_form_stands_beside_its_field_and_nothing_typed_is_
     expect(page.locator("#text")).to_have_value("<script>alert(1)</script> & Co")
     operator.picture("campaign-form-errors", page.get_by_role("alert"))
     assert connection.execute("SELECT count(*) AS n FROM campaigns").fetchone() == before
+
+
+def test_the_pages_have_the_zone_that_is_chosen_in_airflow(visit, connection):
+    operator = visit("operator")
+    page = operator.page
+    page.evaluate("localStorage.setItem('timezone', 'Europe/Berlin')")
+    operator.go("/campaigns/new")
+    expect(page.locator("#zone")).to_have_text("Europe/Berlin")
+    expect(page.locator(".mailing-zone")).to_contain_text("Europe/Berlin")
+    page.locator("#text").fill("In autumn")
+    start, which, said = (
+        page.locator("#sending_start"),
+        page.locator("#sending_start_fold"),
+        page.locator("#sending_start-help"),
+    )
+    start.fill("2040-03-25T02:30")
+    expect(said).to_contain_text("There is no such time in Europe/Berlin")
+    start.fill("2040-06-01T09:00")
+    expect(said).to_have_text("= 1 Jun 2040, 07:00 UTC")
+    expect(which).to_be_hidden()
+    start.fill("2040-10-28T02:30")
+    page.locator("#sending_stop").fill("2040-10-28T04:00")
+    expect(said).to_contain_text("show this twice")
+    which.select_option(label="The second: 28 Oct 2040, 01:30 UTC")
+    expect(said).to_have_text("= 28 Oct 2040, 01:30 UTC")
+    operator.picture("campaign-form-autumn", which)
+    page.get_by_role("button", name="Save the campaign").click()
+
+    expect(page.locator("#standing")).to_contain_text("28 Oct 2040, 02:30")
+    campaign_id = int(re.search(r"/campaigns/(\d+)", page.url)[1])
+    saved = campaigns.get(connection, campaign_id).sending_start
+    assert saved == datetime(2040, 10, 28, 1, 30, tzinfo=UTC)
+    page.evaluate("localStorage.setItem('timezone', 'Asia/Tokyo')")
+    operator.go(f"/campaigns/{campaign_id}/edit")
+    expect(start).to_have_value("2040-10-28T10:30")
+    page.locator("#text").fill("Later")
+    page.get_by_role("button", name="Save the change").click()
+    expect(page.locator("#standing")).to_contain_text("28 Oct 2040, 10:30")
+    assert campaigns.get(connection, campaign_id).sending_start == saved
 
 
 def test_a_campaign_is_paused_and_resumed_from_its_page(visit, connection, settings):

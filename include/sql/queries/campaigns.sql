@@ -20,12 +20,14 @@ FROM campaigns
 WHERE id = %(campaign_id)s
 
 -- name: insert_campaign
+-- With the next id, unless one is given: a row that is rolled back shall leave no gap in the ids.
 INSERT INTO campaigns
-    (name, text, sending_start, sending_stop, filter_tags, filter_operator_codes, audience, on_doubt, local_from, local_to,
+    (id, name, text, sending_start, sending_stop, filter_tags, filter_operator_codes, audience, on_doubt, local_from, local_to,
      messages_per_second, gateway)
+OVERRIDING SYSTEM VALUE
 VALUES
-    (%(name)s, %(text)s, %(sending_start)s, %(sending_stop)s, %(filter_tags)s, %(filter_operator_codes)s,
-     %(audience)s, %(on_doubt)s, %(local_from)s, %(local_to)s, %(messages_per_second)s, %(gateway)s)
+    (coalesce(%(id)s, nextval(pg_get_serial_sequence('campaigns', 'id'))), %(name)s, %(text)s, %(sending_start)s,
+     %(sending_stop)s, %(filter_tags)s, %(filter_operator_codes)s, %(audience)s, %(on_doubt)s, %(local_from)s, %(local_to)s, %(messages_per_second)s, %(gateway)s)
 RETURNING id, sending_stop <= clock_timestamp() AS is_over
 
 -- name: lock_campaign

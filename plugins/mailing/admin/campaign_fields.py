@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import re
-import zoneinfo
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, time
+from datetime import datetime, time
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from mailing.admin import wall_clock
 from mailing.campaigns import CampaignDetails
 from mailing.errors import InvalidInput
 from mailing.models import DEFAULT_GATEWAY
 
 ENDS = ("sending_start", "sending_stop")
-PLAIN = ("name", "text", "tags", "codes", "local_from", "local_to", "messages_per_second", "gateway", "audience",
-         "on_doubt", "timezone", *ENDS, *(f"{end}_utc" for end in ENDS), "updated", "form_key")  # fmt: skip
+LABELS = {
+    "name": "name", "text": "text", "tags": "tags", "codes": "operator codes", "sending_start": "opening",
+    "sending_stop": "closing", "local_from": "local hours from", "local_to": "local hours until",
+    "messages_per_second": "own limit", "gateway": "gateway", "audience": "audience",
+    "on_doubt": "what becomes of doubts",
+}  # fmt: skip
+"""What an edit can change, by the names of the form."""
+
+PLAIN = (*LABELS, "timezone", *(f"{end}_fold" for end in ENDS), "shown", "form_key")
 EMPTY = dict.fromkeys(PLAIN, "") | {
     "gateway": DEFAULT_GATEWAY, "audience": "snapshot", "on_doubt": "hold", "timezone": "UTC",
 }  # fmt: skip
@@ -46,21 +54,22 @@ class Draft:
 def typed(form: Mapping[str, Any]) -> dict[str, str]:
     """What the form sent, with line ends as everywhere but in HTML."""
     given = {name: form.get(name) for name in PLAIN}
-    return {name: value.replace("\r\n", "\n") if isinstance(value, str) else "" for name, value in given.items()}
+    return {name: _lines(value) if isinstance(value, str) else "" for name, value in given.items()}
 
 
-def of_campaign(campaign: CampaignDetails) -> dict[str, str]:
-    """What the form shows of a campaign that is there."""
+def of_campaign(campaign: CampaignDetails, zone_name: str) -> dict[str, str]:
+    """What the form shows of a campaign that is there, its window by the clocks of the zone."""
     limit = campaign.messages_per_second
-    return EMPTY | {
-        "name": campaign.name or "", "text": campaign.text, "gateway": campaign.gateway,
+    form = EMPTY | {
+        "name": _one_line(campaign.name or ""), "text": _lines(campaign.text), "gateway": campaign.gateway,
         "tags": " ".join(campaign.filter_tags), "codes": " ".join(campaign.filter_operator_codes),
         "local_from": _shown_time(campaign.local_from), "local_to": _shown_time(campaign.local_to),
         "messages_per_second": "" if limit is None else f"{Decimal(str(limit)).normalize():f}",
-        "audience": campaign.audience, "on_doubt": campaign.on_doubt, "updated": campaign.updated.isoformat(),
-        **{end: _shown(getattr(campaign, end)) for end in ENDS},
-        **{f"{end}_utc": _whole(getattr(campaign, end)).isoformat() for end in ENDS},
+        "audience": campaign.audience, "on_doubt": campaign.on_doubt, "timezone": zone_name,
     }  # fmt: skip
+    for end in ENDS:
+        form[end], form[f"{end}_fold"] = wall_clock.shown(getattr(campaign, end), zone_name)
+    return form | {"shown": json.dumps({name: part(form, name) for name in LABELS})}
 
 
 def read(given: dict[str, str]) -> Draft:
@@ -80,14 +89,14 @@ def read(given: dict[str, str]) -> Draft:
     return draft
 
 
-def changes(draft: Draft, campaign: CampaignDetails) -> dict[str, Any]:
-    """The values that are not the campaign's already. A window is shown, and so typed, in whole seconds."""
-    changed = {}
-    for name, value in draft.values.items():
-        there = getattr(campaign, name)
-        if value != (_whole(there) if name in ENDS else there):
-            changed[name] = value
-    return changed
+def possible(form: Mapping[str, str]) -> dict[str, list[datetime]]:
+    """Which moments the window's ends can mean, in UTC: of one that clocks show twice, two."""
+    return {end: wall_clock.possible(form[end], form["timezone"] or "UTC") for end in ENDS}
+
+
+def part(form: Mapping[str, str], name: str) -> list[str]:
+    """What the form says of a field. A list, as JSON has it."""
+    return [form[name], form[f"{name}_fold"]] if name in ENDS else [form[name]]
 
 
 def _names(draft: Draft, name: str, form: str, wanted: str) -> list[str]:
@@ -127,37 +136,22 @@ def _limit(draft: Draft) -> float | None:
 
 
 def _moment(draft: Draft, name: str) -> datetime | None:
-    """The browser says which moment it takes the typed time for; that it is so is tested here."""
-    wall_text, utc_text = draft.typed[name], draft.typed[f"{name}_utc"]
-    zone_name = draft.typed["timezone"] or "UTC"
+    form = draft.typed
     try:
-        wall = datetime.fromisoformat(wall_text)
-        if wall.tzinfo is not None:
-            raise ValueError
-    except ValueError:
-        draft.errors[name] = "wanted a date and a time"
+        return wall_clock.meant(form[name], form[f"{name}_fold"], form["timezone"] or "UTC")
+    except ValueError as error:
+        draft.errors[name] = str(error)
         return None
-    try:
-        zone = zoneinfo.ZoneInfo(zone_name)
-        at = datetime.fromisoformat(utc_text) if utc_text else wall.replace(tzinfo=zone)
-        if at.astimezone(UTC).astimezone(zone).replace(tzinfo=None) == wall:
-            draft.typed[f"{name}_utc"] = at.astimezone(UTC).isoformat()
-            return at.astimezone(UTC)
-        draft.errors[name] = f"there is no {wall:%Y-%m-%d %H:%M} in {zone_name}: its clocks are set forward then"
-    except (ValueError, OverflowError, OSError, KeyError):
-        draft.errors[name] = f"wanted a moment in a time zone that is known here, got {zone_name[:50]!r}"
-    draft.typed[f"{name}_utc"] = ""  # or the page's script would show another time than was typed
-    return None
 
 
-def _whole(moment: datetime) -> datetime:
-    return moment.astimezone(UTC).replace(microsecond=0)
+def _lines(text: str) -> str:
+    """With the line ends that a browser sends back as they are."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _shown(moment: datetime) -> str:
-    """As <input type="datetime-local"> has it, in UTC; the page's script makes it the viewer's."""
-    whole = _whole(moment).replace(tzinfo=None)
-    return whole.isoformat(timespec="seconds" if whole.second else "minutes")
+def _one_line(text: str) -> str:
+    """As <input> shows it."""
+    return text.replace("\r", "").replace("\n", "")
 
 
 def _shown_time(at: time | None) -> str:

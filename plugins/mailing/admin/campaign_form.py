@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -12,9 +13,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette_admin.flash import flash
+from starlette_admin.i18n import get_timezone
 from starlette_admin.routing import route
 
 from mailing import campaigns, db, gateways, idempotency, poke, preview, segments, tags
+from mailing.admin import campaign_edit
 from mailing.admin import campaign_fields as fields
 from mailing.admin.campaign_actions import campaign_of
 from mailing.admin.campaign_fields import Draft
@@ -35,16 +38,22 @@ class CampaignForm(Page):
     async def new(self, request: Request) -> Response:
         """An empty form."""
         operator(request)
-        return await self._shown(request, Draft(fields.EMPTY | {"form_key": uuid.uuid4().hex}))
+        return await self._shown(
+            request, Draft(fields.EMPTY | {"form_key": uuid.uuid4().hex, "timezone": get_timezone()})
+        )
 
     @route("/new", methods=["POST"], name="campaign-create")
     async def create(self, request: Request) -> Response:
         """Preview it, or make it and go to its page; a form that is sent twice makes one campaign."""
         actor = operator(request).name
-        draft, step = await _read(request)
+        given, step = await _given(request)
+        draft = fields.read(given)
         if step == "preview" or draft.errors:
             return await self._previewed(request, draft)
-        if created := await _tried(draft, lambda connection: _create_once(connection, draft, actor)):
+        created = 0
+        with _refusals(draft):
+            created = await in_database(lambda connection: _create_once(connection, draft, actor))
+        if created:
             flash(request, "The campaign is saved. It sends by itself when its window opens.", "success")
             return await _saved(request, created)
         return await self._shown(request, draft, 422)
@@ -53,37 +62,38 @@ class CampaignForm(Page):
     async def edit(self, request: Request) -> Response:
         """The form, filled with the campaign."""
         operator(request)
-        campaign = await _campaign(request)
-        return await self._shown(request, Draft(fields.of_campaign(campaign)), campaign=campaign)
+        campaign_id = campaign_of(request)
+        campaign = await in_database(lambda connection: campaigns.get(connection, campaign_id))
+        return await self._shown(request, Draft(fields.of_campaign(campaign, get_timezone())), campaign=campaign)
 
     @route("/{id:int}/edit", methods=["POST"], name="campaign-change")
     async def change(self, request: Request) -> Response:
         """Preview the change, or make it and go to the campaign's page."""
-        actor = operator(request).name
-        (draft, step), campaign = await _read(request), await _campaign(request)
-        if draft.typed["updated"] != campaign.updated.isoformat():
-            draft.typed["updated"] = campaign.updated.isoformat()
-            draft.errors[""] = "The campaign was written since you opened this form (by somebody, or by its own run)."
-            draft.errors[""] += " Nothing is saved so far; save again to have it as it stands here."
+        actor, campaign_id = operator(request).name, campaign_of(request)
+        given, step = await _given(request)
+
+        def work(connection: db.Connection) -> tuple[Draft, CampaignDetails, dict[str, Any]]:
+            if step == "save":
+                campaigns.lock(connection, campaign_id)  # nobody writes between what is compared here and what is saved
+            campaign = campaigns.get(connection, campaign_id)
+            draft = campaign_edit.upon(given, campaign)
+            changed = {} if step == "preview" or draft.errors else campaign_edit.changes(draft, campaign)
+            with _refusals(draft):
+                campaigns.edit(connection, campaign_id, actor=actor, **changed)
+            return draft, campaign, changed
+
+        draft, campaign, changed = await in_database(work)
         if step == "preview" or draft.errors:
             return await self._previewed(request, draft, campaign)
-        changed = fields.changes(draft, campaign)
-
-        def work(connection: db.Connection) -> int:
-            campaigns.edit(connection, campaign.id, actor=actor, **changed)
-            return campaign.id
-
-        if changed and not await _tried(draft, work):
-            return await self._shown(request, draft, 422, campaign)
         flash(request, "The change is saved." if changed else "Nothing was changed.", "success")
-        return await _saved(request, campaign.id)
+        return await _saved(request, campaign_id)
 
     @route("/preview", methods=["POST"], name="campaign-preview")
     async def preview(self, request: Request) -> Response:
         """What the form's script shows while one types: how many match; with a window, whom it would reach."""
         operator(request)
-        draft, _ = await _read(request)
-        size = None
+        given, _ = await _given(request)
+        draft, size = fields.read(given), None
         if not {"tags", "codes"} & set(draft.errors):
             values = draft.values
             size = await in_database(
@@ -120,39 +130,32 @@ class CampaignForm(Page):
         return self.render(
             request, "campaign_form.html", status_code, title=f"Edit campaign {campaign.id}" if campaign else
             "New campaign", typed=draft.typed, errors=draft.errors, campaign=campaign, preview=found,
+            possible=fields.possible(draft.typed),
             gateways=[row.name for row in rows], length=segments.measure(draft.typed["text"]), segments=segments,
             max_text=MAX_TEXT,
         )  # fmt: skip
 
 
-async def _read(request: Request) -> tuple[Draft, str]:
-    """The form's draft, and whether it is to be saved or previewed."""
+async def _given(request: Request) -> tuple[dict[str, str], str]:
+    """What the form sent, and whether it is to be saved or previewed."""
     form = await request.form()
-    step = "preview" if form.get("step") == "preview" else "save"
-    return fields.read(fields.typed(form)), step
+    return fields.typed(form), "preview" if form.get("step") == "preview" else "save"
 
 
-async def _campaign(request: Request) -> CampaignDetails:
-    campaign_id = campaign_of(request)
-    return await in_database(lambda connection: campaigns.get(connection, campaign_id))
-
-
-async def _tried(draft: Draft, work: Callable[[db.Connection], int]) -> int | None:
-    """The id that `work` returns; None: the domain refused, and the draft says why."""
+@contextmanager
+def _refusals(draft: Draft) -> Iterator[None]:
+    """What the domain refuses, the draft says; the domain wrote nothing then."""
     try:
-        return await in_database(work)
+        yield
     except InvalidInput as error:
         draft.refuse(error)
     except (Conflict, NotFound) as error:
         draft.errors[""] = str(error)
-    return None
 
 
 async def _preview(draft: Draft) -> Preview | None:
-    try:
+    with _refusals(draft):
         return await in_database(lambda connection: preview.of_draft(connection, **draft.values))
-    except InvalidInput as error:
-        draft.refuse(error)
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Any
 
 from starlette.requests import Request
@@ -14,8 +15,12 @@ from mailing.admin import campaign_words as words
 from mailing.admin import pressed
 from mailing.admin.campaign_actions import campaign_of
 from mailing.admin.common import Page, in_database, reader
+from mailing.admin.shared import Shared
 from mailing.watch import Watched
 from mailing.window import Window
+
+LIVE: Shared[Watched] = Shared(age_s=2.0, size=200)
+"""The ledger of a campaign is read once for all who look at it."""
 
 
 class CampaignPage(Page):
@@ -50,10 +55,14 @@ class CampaignPage(Page):
 
     @route("/{id:int}/live", name="campaign-live")
     async def live(self, request: Request) -> Response:
-        """What changes on the page, as JSON."""
+        """What changes on the page, as JSON; `seen`: the `at` of what the page shows."""
         reader(request)
         campaign_id = campaign_of(request)
-        campaign = await in_database(lambda connection: watch.campaign(connection, campaign_id))
+
+        async def read() -> Watched:
+            return await in_database(lambda connection: watch.campaign(connection, campaign_id))
+
+        campaign = await LIVE.get(campaign_id, _seen(request), read)
         return JSONResponse(as_json(campaign), headers={"Cache-Control": "no-store"})
 
 
@@ -81,6 +90,7 @@ def heading(campaign: Any) -> str:
 def as_json(campaign: Watched) -> dict[str, Any]:
     """What the page shows of the campaign now."""
     return {
+        "at": campaign.now.isoformat(),
         "status": campaign.status,
         "status_look": words.STATUSES[campaign.status],
         "standing": words.standing(campaign).as_json(),
@@ -88,7 +98,8 @@ def as_json(campaign: Watched) -> dict[str, Any]:
         "audience": campaign.audience,
         "counts": campaign.counts,
         "rate": f"{campaign.messages_per_second:,.1f}",
-        "eta": words.eta(campaign),
+        "eta": words.eta(campaign).as_json(),
+        "eta_note": words.eta_note(campaign).as_json(),
         "zones": [_zone(campaign, zone) for zone in campaign.zones],
         "errors": [
             {
@@ -101,6 +112,14 @@ def as_json(campaign: Watched) -> dict[str, Any]:
         "may": may(campaign),
         "is_over": campaign.is_over,
     }  # fmt: skip
+
+
+def _seen(request: Request) -> datetime | None:
+    try:
+        seen = datetime.fromisoformat(request.query_params.get("seen", ""))
+    except ValueError:
+        return None
+    return seen if seen.tzinfo else None
 
 
 def _zone(campaign: Watched, zone: Any) -> dict[str, Any]:

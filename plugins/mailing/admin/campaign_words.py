@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zoneinfo
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -138,15 +139,50 @@ def _of_running(campaign: Watched) -> Words:
     return Words("Nothing leaves at this moment. Its window closes at {at}.", "", closes)
 
 
-def eta(campaign: Watched) -> str:
-    """When nothing will be left, if it goes on like this."""
+def eta(campaign: Watched) -> Words:
+    """When nothing will be left, if it goes on like this. Local hours that are yet to open allow no better promise."""
     if not campaign.left:
-        return "nothing is left" if campaign.opened_at else "not begun"
-    if campaign.eta_s is None:
-        return "stands still"
-    if campaign.eta_s > (campaign.sending_stop - campaign.now).total_seconds():
-        return "more than its window"
-    return f"about {duration(campaign.eta_s)}"
+        return Words("nothing is left" if campaign.opened_at else "not begun")
+    if campaign.may_leave and campaign.waiting:
+        return Words("not before {at}", moments={"at": campaign.waiting[-1].opens_at or campaign.now})
+    if campaign.eta_s is None or not campaign.may_leave:
+        return Words("stands still")
+    if not campaign.due or campaign.eta_s > (campaign.sending_stop - campaign.now).total_seconds():
+        return Words("more than its window")
+    if _outlasts_hours(campaign):
+        return Words("more than local hours")
+    return Words(f"about {duration(campaign.eta_s)}")
+
+
+def eta_note(campaign: Watched) -> Words:
+    """What local hours do to the time that is left; of a campaign to which they do nothing, no words."""
+    if not campaign.left:
+        return Words("")
+    said: list[str] = []
+    moments: dict[str, datetime] = {}
+    if campaign.waiting and campaign.due:
+        lasts = f": about {duration(campaign.eta_s)}" if campaign.eta_s is not None else ""
+        said.append(f"{campaign.due:,} {'is' if campaign.due == 1 else 'are'} due now{lasts}.")
+    if _outlasts_hours(campaign) and campaign.hours_close_at:
+        said.append("The local hours of some close first, at {close}.")
+        moments["close"] = campaign.hours_close_at
+    if campaign.waiting:
+        last = campaign.waiting[-1]
+        moments["opens"] = last.opens_at or campaign.now
+        there = f"{moments['opens'].astimezone(zoneinfo.ZoneInfo(last.timezone)):%H:%M} in {last.timezone}"
+        count = sum(zone.clients for zone in campaign.waiting)
+        waits = "waits" if count == 1 else "wait"
+        said.append(f"{count:,} {waits} for local hours, the last until {{opens}} ({there}).")
+    if campaign.never:
+        said.append(f"{campaign.never:,} cannot be reached before the stop.")
+    return Words(" ".join(said), moments=moments)
+
+
+def _outlasts_hours(campaign: Watched) -> bool:
+    """Whether it will take longer than the first of the local hours that are open."""
+    if campaign.eta_s is None or campaign.hours_close_at is None:
+        return False
+    return campaign.eta_s > (campaign.hours_close_at - campaign.now).total_seconds()
 
 
 def gateway(breaker: Breaker) -> Words:

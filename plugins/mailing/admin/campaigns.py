@@ -26,7 +26,7 @@ from mailing.errors import MailingError
 from mailing.models import CAMPAIGN_STATUSES, MESSAGE_STATES
 
 PAGE_SIZE = 20
-"""All messages of the campaigns of a page are counted."""
+"""Campaigns of a page."""
 
 PATIENCE_S = 5.0
 """How long that may take: then the page is shown without."""
@@ -124,7 +124,7 @@ def _sort(request: Request) -> str:
 def _rows(
     connection: db.Connection, choice: Choice, sort: str, cursor: str | None, limit: int
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """Some campaigns with their figures: only of these the messages are counted."""
+    """Some campaigns with their figures."""
     found = campaigns.page(connection, choice, sort=sort, cursor=cursor, limit=limit)
     figures = statistics.of_campaigns(connection, [row["id"] for row in found.items])
     kept = ("gateway", "filter_tags", "filter_operator_codes")

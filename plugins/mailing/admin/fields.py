@@ -98,6 +98,14 @@ def shown_moment(at: datetime) -> dict[str, str]:
     }
 
 
+def brief_moment(at: datetime, now: datetime) -> str:
+    """A moment of late in the viewer's zone: with its date, unless that is today's; with its year, unless this one."""
+    local, today = at.astimezone(get_tzinfo()), now.astimezone(get_tzinfo()).date()
+    if local.date() == today:
+        return f"{local:%H:%M}"
+    return f"{local:%-d %b, %H:%M}" if local.year == today.year else f"{local:%-d %b %Y, %H:%M}"
+
+
 def typed_moment(typed: str | None) -> datetime | None:
     """A moment typed in the viewer's zone. Raises ValueError, whose text says what was wanted."""
     if not typed:

@@ -11,12 +11,11 @@ from starlette.requests import Request
 from starlette_admin import StringField
 from starlette_admin.exceptions import FormValidationError
 from starlette_admin.fields import BaseField
-from starlette_admin.i18n import get_tzinfo
 
 from mailing import db, gateways, listing
 from mailing.admin import campaign_words
 from mailing.admin.common import admin, who
-from mailing.admin.fields import Codes, Moment, Number
+from mailing.admin.fields import Codes, Moment, Number, brief_moment
 from mailing.admin.rows import Rows
 from mailing.gateways import GatewayRow
 from mailing.watch import Breaker
@@ -110,13 +109,13 @@ class GatewaysView(Rows):
 
 def in_words(gateway: GatewayRow) -> dict[str, str]:
     """How the gateway is: `text`, in the viewer's zone, and the `tone` it is said in."""
-    probe_in_s = None
+    now, probe_in_s = datetime.now(UTC), None
     if gateway.breaker_probe_at is not None:
-        probe_in_s = (gateway.breaker_probe_at - datetime.now(UTC)).total_seconds()
+        probe_in_s = (gateway.breaker_probe_at - now).total_seconds()
     words = campaign_words.gateway(
         Breaker(gateway.name, gateway.breaker_state, gateway.breaker_reason, gateway.breaker_changed_at, probe_in_s)
     )
-    moments = {name: f"{at.astimezone(get_tzinfo()):%H:%M}" for name, at in words.moments.items()}
+    moments = {name: brief_moment(at, now) for name, at in words.moments.items()}
     text = words.text.format(wait=campaign_words.duration(words.wait_s or 0.0), **moments)
     return {"text": text, "tone": words.tone}
 

@@ -43,7 +43,7 @@ function living(selector) {
 }
 
 function showFigures() {
-    const figures = {audience: number(now.audience), sent: number(now.counts.sent), rate: now.rate, eta: now.eta};
+    const figures = {audience: number(now.audience), sent: number(now.counts.sent), rate: now.rate, eta: filled(now.eta), eta_note: filled(now.eta_note)};
     living("[data-figure]").forEach(function (each) { each.textContent = figures[each.dataset.figure]; });
     living("[data-count]").forEach(function (each) { each.textContent = number(now.counts[each.dataset.count]); });
     living("[data-expects]").forEach(function (each) { each.value = now.counts[each.dataset.expects]; });
@@ -109,7 +109,7 @@ async function ask() {
     const began = performance.now();
     let wait = TROUBLE_MS;  // what is wrong is told by site.js
     try {
-        const answer = await fetch(source.dataset.url, {cache: "no-store"});
+        const answer = await fetch(`${source.dataset.url}?seen=${encodeURIComponent(now.at)}`, {cache: "no-store"});
         if (answer.status === 404) return;
         if (answer.ok) {
             now = await answer.json();

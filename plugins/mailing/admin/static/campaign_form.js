@@ -1,39 +1,36 @@
-// The form: times in the viewer's zone, the text's length, the picker of tags, and whom the campaign would reach.
+// The form: times in its zone and in UTC, the text's length, the picker of tags, and whom the campaign would reach.
 import "./dialogs.js";
 import {measure} from "./segments.js";
-import {ZONE, number, row, showMoments, time, utc} from "./times.js";
+import {moments, number, row, showMoments, time, utc} from "./times.js";
 
 const PATIENCE_MS = 500;
 const $ = function (id) { return document.getElementById(id); };
 const form = $("campaign-form");
 
-// Times: what is typed is of the viewer's zone, and goes to the server as UTC, too.
+// Times: what is typed is of the form's zone. Which moment that is, the server says; here it is only shown.
 
-function wall(at, seconds) {
-    const two = function (value) { return String(value).padStart(2, "0"); };
-    return `${String(at.getFullYear()).padStart(4, "0")}-${two(at.getMonth() + 1)}-${two(at.getDate())}T${two(at.getHours())}:${two(at.getMinutes())}`
-        + (seconds ? `:${two(at.getSeconds())}` : "");
+const ENDS = ["sending_start", "sending_stop"];
+const ZONE = $("timezone").value;
+
+function showMoment(name) {
+    const typed = $(name).value, which = $(`${name}_fold`), said = form.querySelector(`[data-utc-of=${name}]`);
+    const found = typed ? moments(typed, ZONE) : [], isTwice = found.length > 1;
+    which.hidden = !isTwice;
+    if (!isTwice) which.value = "";
+    [...which.options].slice(1).forEach(function (option, index) {
+        option.textContent = option.dataset.word + (isTwice ? `: ${utc(found[index])}` : "");
+    });
+    const at = isTwice ? found[which.value] : found[0];
+    if (isTwice && which.value === "") said.textContent = `Clocks in ${ZONE} show this twice.`;
+    else if (at !== undefined) said.textContent = `= ${utc(at)}`;
+    else said.textContent = typed ? `There is no such time in ${ZONE}: its clocks are set forward then.` : "";
 }
 
-function showUtc(name) {
-    const input = $(name), hidden = $(`${name}_utc`), said = form.querySelector(`[data-utc-of=${name}]`);
-    const at = input.value ? new Date(input.value) : null;
-    const good = at && !Number.isNaN(at.getTime());
-    hidden.value = good ? at.toISOString() : "";
-    said.textContent = good ? `= ${utc(at)}` : "";
-}
-
-["sending_start", "sending_stop"].forEach(function (name) {
-    const input = $(name), known = $(`${name}_utc`).value;
-    if (known) {
-        const at = new Date(known);
-        input.value = wall(at, at.getSeconds() !== 0);
-    }
-    input.addEventListener("input", function () { showUtc(name); });
-    showUtc(name);
+ENDS.forEach(function (name) {
+    $(name).addEventListener("input", function () { showMoment(name); });
+    $(`${name}_fold`).addEventListener("input", function () { showMoment(name); });
+    showMoment(name);
 });
-$("timezone").value = ZONE;
-$("zone").textContent = ZONE;
 
 // The text's length
 
@@ -120,7 +117,7 @@ function plan() {
     timer = window.setTimeout(ask, PATIENCE_MS);
 }
 
-const MATTERS = ["codes", "sending_start", "sending_stop", "local_from", "local_to"];
+const MATTERS = ["codes", "local_from", "local_to", ...ENDS, ...ENDS.map(function (name) { return `${name}_fold`; })];
 form.addEventListener("input", function (event) { if (MATTERS.includes(event.target.name)) plan(); });
 
 pickTags();

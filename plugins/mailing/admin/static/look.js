@@ -40,10 +40,12 @@
         return found && found.slice("timezone=".length);
     }
 
-    // The server shows times by this cookie. The first page came without it, and is asked for once more.
-    const before = cookie();
-    if (zone() && before !== zone()) {
-        document.cookie = "timezone=" + zone() + "; path=/; max-age=31536000; samesite=lax";
-        if (!before && cookie() && zone() !== "UTC") window.location.reload();
+    // The server shows times by this cookie, and says by which zone it did. A page of another one is asked for once more;
+    // not the answer to a form, which would be sent again: the next page is right.
+    const page = document.querySelector("meta[name=mailing-zone]");
+    const chosen = zone();
+    if (chosen && cookie() !== chosen) {
+        document.cookie = "timezone=" + chosen + "; path=/; max-age=31536000; samesite=lax";
+        if (cookie() === chosen && page.content !== chosen && "again" in page.dataset) window.location.reload();
     }
 })();

@@ -1,20 +1,41 @@
-// Moments and waits as the viewer reads them: in their own zone, with UTC in the title.
+// Moments and waits as the viewer reads them: in the zone that the page says (look.js), with UTC in the title.
 
-export const ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
+export const ZONE = document.querySelector("meta[name=mailing-zone]").content;
 
 function parts(seconds, zone) {
     return {
         year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hourCycle: "h23",
-        ...(seconds ? {second: "2-digit"} : {}), ...(zone ? {timeZone: zone} : {}),
+        ...(seconds ? {second: "2-digit"} : {}), timeZone: zone,
     };
 }
 
+function day(at) {
+    return new Intl.DateTimeFormat("en-GB", {timeZone: ZONE}).format(at); // 31/12/2030
+}
+
 export function local(iso, seconds) {
-    const at = new Date(iso), now = new Date();
-    const shown = parts(seconds);
-    if (at.getFullYear() === now.getFullYear()) delete shown.year;
-    if (at.toDateString() === now.toDateString()) { delete shown.month; delete shown.day; }
+    const at = new Date(iso), then = day(at), today = day(new Date());
+    const shown = parts(seconds, ZONE);
+    if (then.slice(6) === today.slice(6)) delete shown.year;
+    if (then === today) { delete shown.month; delete shown.day; }
     return new Intl.DateTimeFormat("en-GB", shown).format(at);
+}
+
+// What a zone's clocks show at a moment, less the moment; in milliseconds.
+function offset(at, zone) {
+    const shown = new Intl.DateTimeFormat("en-CA", {
+        timeZone: zone, hourCycle: "h23", year: "numeric", month: "2-digit", day: "2-digit", hour: "2-digit", minute: "2-digit", second: "2-digit",
+    }).formatToParts(at);
+    const part = function (type) { return shown.find(function (each) { return each.type === type; }).value; };
+    return Date.parse(`${part("year").padStart(4, "0")}-${part("month")}-${part("day")}T${part("hour")}:${part("minute")}:${part("second")}Z`) - at;
+}
+
+// As wall_clock.moments has it: none in spring, two in autumn. No zone sets its clocks twice within two days.
+export function moments(wall, zone) {
+    const shown = Date.parse(`${wall}Z`), day_ms = 86400000;
+    if (Number.isNaN(shown)) return [];
+    const found = [-day_ms, day_ms].map(function (away) { return shown - offset(shown + away, zone); });
+    return [...new Set(found)].filter(function (at) { return at + offset(at, zone) === shown; }).sort(function (a, b) { return a - b; });
 }
 
 export function utc(iso) {
