@@ -1135,6 +1135,7 @@ class Rival(threading.Thread):
             self.error = error
 
     def _begin(self) -> None:
+        messages.plan_for_sending(self.connection)  # as a task does
         self.token = messages.take_lease(self.connection, self.campaign_id, 1, self.name)
         self.terms = messages.renew_lease(self.connection, self.token)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
+from operator import attrgetter
 from typing import Any
 
 import structlog
@@ -253,6 +254,7 @@ def _zones(zones: Mapping[str, Span] | None) -> dict[str, list[Any] | None]:
 
 def record(connection: db.Connection, campaign_id: int, token: int, outcomes: Sequence[Outcome]) -> int:
     """Write outcomes. Returns how many counted: one whose message somebody else has claimed since changes nothing."""
+    outcomes = sorted(outcomes, key=attrgetter("id"))  # the order in which everybody locks messages
     sent = [outcome for outcome in outcomes if outcome.state == "sent"]
     others = [outcome for outcome in outcomes if outcome.state != "sent"]
     counted = 0

@@ -93,7 +93,7 @@ def select_audience(
 def follow_filter(connection: db.Connection, campaign_id: int) -> int:
     """Bring the audience after an edited filter: who does not match is left out, who does joins. How many joined."""
     campaign = _lock_audience(connection, campaign_id)
-    if not campaign["audience_stale"]:
+    if not campaign["audience_stale"] or campaign["status"] in ("cancelled", "finished"):
         return 0
     free = MAX_BATCHES - len(_unfinished_batches(connection, campaign_id))
     return _grow(connection, campaign, free=free)

@@ -204,18 +204,25 @@ JOIN resolved r ON r.id = updated.id
 -- name: recover_claims
 -- What tasks without a live lease had claimed, in a range of ids: every one of them may have left, so it becomes unknown,
 -- or pending where the campaign's policy is `resend`. A lease that ran out cannot be renewed, so this is final; the
--- late word of such a task is still heard (record_outcomes).
-WITH recovered AS (
+-- late word of such a task is still heard (record_outcomes). Locked by id, in which order such a task speaks, too.
+WITH dead AS MATERIALIZED (
+    SELECT m.id
+    FROM messages m
+    WHERE m.campaign_id = %(campaign_id)s
+      AND m.id BETWEEN %(first_id)s AND %(last_id)s
+      AND m.state = 'sending'
+      AND NOT EXISTS (SELECT FROM leases l WHERE l.token = m.token AND l.expires_at > clock_timestamp())
+    ORDER BY m.id
+    FOR UPDATE
+), recovered AS (
     UPDATE messages m
     SET state = CASE WHEN c.on_doubt = 'resend' AND c.status <> 'cancelled' THEN 'pending' ELSE 'unknown' END,
         reason = 'task_died',
         in_doubt = true
-    FROM campaigns c
+    FROM campaigns c, dead
     WHERE c.id = %(campaign_id)s
-      AND m.id BETWEEN %(first_id)s AND %(last_id)s
+      AND m.id = dead.id
       AND m.campaign_id = %(campaign_id)s
-      AND m.state = 'sending'
-      AND NOT EXISTS (SELECT FROM leases l WHERE l.token = m.token AND l.expires_at > clock_timestamp())
     RETURNING m.id, m.campaign_id, m.client_id, m.attempts, m.state
 ), evidence AS (
     INSERT INTO attempts (campaign_id, message_id, attempt, state, reason, ended_at, error)
