@@ -11,7 +11,7 @@ READY := .venv/.installed
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status logs test check browser chaos bench import verify lock clean
+.PHONY: help demo up down status logs test check browser promtool chaos bench import verify lock clean
 
 help:  ## What you can do here
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -43,6 +43,10 @@ check: $(READY)  ## What CI runs: lint, format, types, tests
 browser:  ## Install the browser that tests/browser drives: Debian's Chromium, as root (they are skipped without one)
 	@command -v chromium chromium-browser google-chrome >/dev/null || \
 	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
+
+promtool: $(READY)  ## Put Debian's promtool into .venv: it tries the alerts (one test is skipped without it)
+	@test -x $(BIN)/promtool || { folder="$$(mktemp -d)" && (cd "$$folder" && apt-get download -qq prometheus) && \
+	  dpkg-deb --fsys-tarfile "$$folder"/prometheus_*.deb | tar -x -C $(BIN) --strip-components=3 ./usr/bin/promtool && rm -r "$$folder"; }
 
 chaos: $(READY)  ## Kill everything while 20,000 messages are sent, count what was promised (ARGS='--seed 7 --faults 30')
 	@$(BIN)/python -m tests.chaos $(ARGS)

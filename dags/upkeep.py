@@ -6,6 +6,7 @@
 | `close_overdue` | campaigns that are over (while Airflow was down, or cancelled) are closed |
 | `wake_unattended` | a campaign that should be sending and has no run (it was deleted, or failed) gets one |
 | `fold_counts` | what was counted by many tasks is put together in few rows |
+| `push_metrics` | the figures of docs/metrics.md go to StatsD or OpenTelemetry, where Airflow sends its own there |
 | `check_tokens` | gateways whose token expires soon: this task fails until they have a new one |
 
 A campaign whose window passed without a run sends nothing. Its audience enters the ledger as `expired`, and the
@@ -65,6 +66,13 @@ def upkeep() -> None:
         return upkeep.wake_unattended(lambda dag_id: running(dag_id=dag_id, states=["queued", "running"]) > 0)
 
     @task
+    def push_metrics() -> int:
+        """Return how many figures."""
+        from mailing import push
+
+        return push.push_metrics()
+
+    @task
     def check_tokens() -> None:
         """Fail while a gateway needs a new token soon, so that an operator sees it."""
         from mailing import upkeep
@@ -76,6 +84,7 @@ def upkeep() -> None:
     close_overdue()
     fold_counts()
     wake_unattended()
+    push_metrics()
     check_tokens()
 
 

@@ -13,13 +13,13 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "plugins" / "mailing"
 FLOORS = [
     {"errors"},
-    {"window", "local_hours", "throttle", "breaker", "replies", "phone", "segments"},
+    {"window", "local_hours", "throttle", "breaker", "replies", "phone", "segments", "metric_list"},
     {"db", "models", "client_file"},
     {"migrate", "audit", "pool", "listing", "idempotency", "problems"},
     {"tags", "gate", "headers", "poke", "campaign_rows"},
     {"clients", "campaigns", "messages", "gateways", "client_import", "ledger"},
-    {"runs", "gateway", "roster", "preview", "statistics", "spans", "recount"},
-    {"outcomes", "exchange", "enrolment", "watch"},
+    {"runs", "gateway", "roster", "preview", "statistics", "spans", "recount", "metrics"},
+    {"outcomes", "exchange", "enrolment", "watch", "scrape", "push"},
     {"posting", "upkeep"},
     {"sender", "triggers", "test_send"},
     {"operators", "timetable", "cli", "api", "admin"},

@@ -19,7 +19,7 @@ from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessE
 from airflow.api_fastapi.core_api.security import get_user
 from airflow.configuration import conf
 from fastapi import Depends, HTTPException
-from fastapi.security import HTTPBearer
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -49,13 +49,17 @@ class User:
     is_admin: bool
 
 
+KEY_HOLDER = User("the holder of a key", may_read=True, may_write=False, is_admin=False)
+
+
 class Gate:
     """Lets nobody in who is not logged in, no write that another site made a browser send, and no body too large.
 
     In front of everything, so that whoever is not logged in learns nothing, not even what exists. `open_paths` need no
-    login; a page (`pages`: their prefixes) sends people to the login instead of telling them off, and shows them any
-    other refusal as `page` makes one of its status and words. `max_body`: bytes by path, where it is not `MAX_BODY`; of
-    `forms` among these only with the CSRF token in a header: one in a field is found only by reading the whole body.
+    login; at the paths of `keys` a bearer token that its function knows will do, to read; a page (`pages`: their
+    prefixes) sends people to the login instead of telling them off, and shows them any other refusal as `page` makes
+    one of its status and words. `max_body`: bytes by path, where it is not `MAX_BODY`; of `forms` among these only with
+    the CSRF token in a header: one in a field is found only by reading the whole body.
     """
 
     def __init__(
@@ -66,9 +70,10 @@ class Gate:
         max_body: Mapping[str, int] | None = None,
         forms: tuple[str, ...] = (),
         page: Callable[[Request, int, str], Response] | None = None,
+        keys: Mapping[str, Callable[[str], bool]] | None = None,
     ) -> None:
         self.app, self.open_paths, self.pages, self.page = app, open_paths, pages, page
-        self.max_body, self.forms = max_body or {}, forms
+        self.max_body, self.forms, self.keys = max_body or {}, forms, keys or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or hand on."""
@@ -80,17 +85,18 @@ class Gate:
         limit = MAX_BODY if is_small else self.max_body.get(path, MAX_BODY)
         refusal = _refuse_length(scope, limit)
         if refusal is None and path not in self.open_paths:
-            refusal = await self._refuse(Request(scope))
+            refusal = await self._refuse(Request(scope), path)
         if refusal is not None:
             await self._shown(Request(scope), path, refusal)(scope, receive, send)
         else:
             await self.app(scope, _limited(receive, limit), send)
 
-    async def _refuse(self, request: Request) -> JSONResponse | None:
+    async def _refuse(self, request: Request, path: str) -> JSONResponse | None:
         """Why the request is not let in. Who is let in is kept in its scope."""
         credentials = await _bearer(request)
         try:
-            user = await run_in_threadpool(_known, await get_user(request, None, credentials))
+            user = await self._with_key(path, credentials)
+            user = user or await run_in_threadpool(_known, await get_user(request, None, credentials))
         except HTTPException as error:
             return problems.response(401, f"{error.detail}", headers={"WWW-Authenticate": "Bearer"})
         except SQLAlchemyError:
@@ -101,6 +107,12 @@ class Gate:
             )
         request.scope.setdefault("state", {})["mailing_user"] = user
         return None
+
+    async def _with_key(self, path: str, credentials: HTTPAuthorizationCredentials | None) -> User | None:
+        is_key = self.keys.get(path)
+        if is_key is None or credentials is None:
+            return None
+        return KEY_HOLDER if await run_in_threadpool(is_key, credentials.credentials) else None
 
     def _shown(self, request: Request, path: str, refusal: JSONResponse) -> Response:
         """The refusal as whoever asked can read it."""

@@ -109,7 +109,6 @@ def _is_token_short(gateway: gateways.GatewayRow) -> bool:
     if expires is None:
         return False
     left_s = expires - time.time()
-    stats.gauge("mailing.gateway.token_expires_in", left_s, tags={"gateway": gateway.name})
     if left_s >= gateway.token_warning_s:
         return False
     said = "its token expires soon" if left_s > 0 else "its token has expired"

@@ -14,7 +14,7 @@ from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse
 
-from mailing import gate, problems
+from mailing import gate, problems, scrape
 from mailing.admin.campaign_actions import CampaignActions
 from mailing.admin.campaign_form import CampaignForm
 from mailing.admin.campaign_page import CampaignPage, OfDag
@@ -44,6 +44,7 @@ ROUTERS = (
     gateways.router,
     campaigns.router,
     lifecycle.router,
+    scrape.router,
 )
 
 VIEWS = (
@@ -91,6 +92,7 @@ def app() -> FastAPI:
         max_body={IMPORT_PATH: gate.MAX_IMPORT, f"{PAGES}{IMPORT_PAGE}": gate.MAX_IMPORT},
         forms=(f"{PAGES}{IMPORT_PAGE}",),
         page=alone,
+        keys={scrape.PATH: scrape.is_key},
     )
     made.add_middleware(Headers)
     return made
