@@ -48,6 +48,7 @@ ENOUGH_MEMORY = 4 * 2**30
 _numbers = itertools.count(1)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With pytest-xdist, one process takes all tests that start, share or stop a whole stack, another all the rest."""
     for item in items:
