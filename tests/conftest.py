@@ -48,12 +48,10 @@ ENOUGH_MEMORY = 4 * 2**30
 _numbers = itertools.count(1)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """With pytest-xdist, one process takes all tests that start, share or stop a whole stack, another all the rest."""
-    for item in items:
-        if "settings" in getattr(item, "fixturenames", ()) or "local" in item.path.parts:
-            item.add_marker(pytest.mark.xdist_group("stack"))
+    if "settings" in getattr(item, "fixturenames", ()) or "local" in item.path.parts:
+        item.add_marker(pytest.mark.xdist_group("stack"))
 
 
 def pytest_unconfigure() -> None:
