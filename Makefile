@@ -75,6 +75,7 @@ clean:  ## Stop everything; delete .venv and var/ with all data in it
 $(READY): requirements.txt constraints.txt
 	@found="$$($(PYTHON) -c 'import sys; print(*sys.version_info[:2], sep="."); sys.exit(sys.version_info < (3, 11))' 2>/dev/null)" \
 	  || { echo "$(PYTHON) is $${found:-not there}: wanted Python 3.11 or newer (make PYTHON=/path/to/python3.11 …)" >&2; exit 1; }
+	@test ! -L .venv || { echo ".venv is a link: bring it up to date where it is" >&2; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { echo "making .venv"; $(PYTHON) -m venv --clear .venv; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@echo "installing requirements.txt into .venv"
