@@ -7,6 +7,7 @@
 | `wake_unattended` | a campaign that should be sending and has no run (it was deleted, or failed) gets one |
 | `fold_counts` | what was counted by many tasks is put together in few rows |
 | `push_metrics` | the figures of docs/metrics.md go to StatsD or OpenTelemetry, where Airflow sends its own there |
+| `make_room` | the part of the ledger that new campaigns will go into is made before they need it |
 | `check_tokens` | gateways whose token expires soon: this task fails until they have a new one |
 
 A campaign whose window passed without a run sends nothing. Its audience enters the ledger as `expired`, and the
@@ -58,6 +59,13 @@ def upkeep() -> None:
         return len(upkeep.fold_counts())
 
     @task
+    def make_room() -> int | None:
+        """Return the first campaign of the new part; None: there was nothing to make."""
+        from mailing import upkeep
+
+        return upkeep.make_room()
+
+    @task
     def wake_unattended() -> list[int]:
         """Return the ids of the campaigns that got a run."""
         from mailing import upkeep
@@ -83,6 +91,7 @@ def upkeep() -> None:
     recover_claims()
     close_overdue()
     fold_counts()
+    make_room()
     wake_unattended()
     push_metrics()
     check_tokens()

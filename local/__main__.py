@@ -80,9 +80,10 @@ def _logs(stack: Stack, arguments: argparse.Namespace) -> int:
 
 def _env(stack: Stack, _: argparse.Namespace) -> int:
     settings = stack.settings
-    # Who calls the REST API from this shell; the stack's own processes need none of it.
+    # Who calls the REST API or reads reports from this shell; the stack's own processes need none of it.
     caller = {
-        "MAILING_URL": settings.ui_url, "MAILING_USER": "operator", "MAILING_PASSWORD": settings.secrets.operator
+        "MAILING_URL": settings.ui_url, "MAILING_USER": "operator", "MAILING_PASSWORD": settings.secrets.operator,
+        "MAILING_REPORTS_URL": settings.database_url("mailing", "mailing_reader"),
     }  # fmt: skip
     for name, value in (settings.environment() | caller).items():
         print(f"export {name}={shlex.quote(value)}")

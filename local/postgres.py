@@ -143,7 +143,7 @@ def wait_until_ready(
 def create_databases(secrets: Secrets, port: int) -> None:
     """Make sure that roles and databases `airflow` and `mailing` are there, with the passwords of `secrets`.
 
-    `mailing` may create roles, for its migration makes the read-only `mailing_reader`.
+    `mailing` may create roles, for its migration makes the roles that read reports.
     """
     rights: dict[str, LiteralString] = {"airflow": "", "mailing": "CREATEROLE"}
     with _connect(secrets, port) as connection:
@@ -158,6 +158,12 @@ def create_databases(secrets: Secrets, port: int) -> None:
             )
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
                 connection.execute(sql.SQL("CREATE DATABASE {0} OWNER {0}").format(sql.Identifier(name)))
+
+
+def let_reader_in(secrets: Secrets, port: int) -> None:
+    """Give `mailing_reader`, which the migration made, the password of `secrets`."""
+    with _connect(secrets, port) as connection:
+        connection.execute(sql.SQL("ALTER ROLE mailing_reader PASSWORD {}").format(sql.Literal(secrets.mailing_reader)))
 
 
 def processes(data: Path) -> list[psutil.Process]:

@@ -45,6 +45,7 @@ class Secrets:
     postgres: str = field(default_factory=_key)
     airflow: str = field(default_factory=_key)
     mailing: str = field(default_factory=_key)
+    mailing_reader: str = field(default_factory=_key)
     admin: str = field(default_factory=lambda: secrets.token_urlsafe(9))
     operator: str = field(default_factory=lambda: secrets.token_urlsafe(9))
     viewer: str = field(default_factory=lambda: secrets.token_urlsafe(9))

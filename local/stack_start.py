@@ -40,6 +40,7 @@ class Start:
             self._supervisor.launch("api-server", "triggerer")
             with self._step("our tables"):
                 migration.finish()
+                postgres.let_reader_in(self._settings.secrets, self._settings.db_port)
         self._supervisor.launch("dag-processor")
         with self._step("Airflow's API"):
             self._await(lambda: [name for name in self._unhealthy() if name == "api-server"])

@@ -18,7 +18,7 @@ FLOORS = [
     {"migrate", "audit", "pool", "listing", "idempotency", "problems"},
     {"tags", "gate", "headers", "poke", "campaign_rows"},
     {"clients", "campaigns", "messages", "gateways", "client_import", "ledger"},
-    {"runs", "gateway", "roster", "preview", "statistics", "spans", "recount", "metrics"},
+    {"runs", "gateway", "roster", "preview", "statistics", "spans", "recount", "metrics", "retention"},
     {"outcomes", "exchange", "enrolment", "watch", "scrape", "push"},
     {"posting", "upkeep"},
     {"sender", "triggers", "test_send"},

@@ -53,6 +53,7 @@ class CampaignDetails:
     audience_stale: bool
     opened_at: datetime | None
     finished_at: datetime | None
+    archived_at: datetime | None
     created: datetime
     updated: datetime
 
@@ -108,7 +109,7 @@ def get(connection: db.Connection, campaign_id: int) -> CampaignDetails:
 
 
 def progress(connection: db.Connection, campaign_id: int) -> Progress:
-    """How the campaign stands now, counted from the ledger. Raises NotFound."""
+    """How the campaign stands now, by the counts that are kept with the ledger. Raises NotFound."""
     row = db.one(connection, SQL["campaign_progress"], {"campaign_id": campaign_id})
     if row is None:
         raise NotFound(f"campaign {campaign_id}: there is no such campaign")

@@ -189,8 +189,8 @@ def resend(
         if locked and locked["count"]:
             _reopen(connection, campaign_id)
             counts |= {row["state"]: row["count"] for row in connection.execute(SQL["resend_messages"], parameters)}
-        elif db.one(connection, messages.SQL["campaign_exists"], parameters) is None:
-            raise NotFound(f"{thing}: there is no such campaign")
+        else:
+            messages.check_there(connection, campaign_id)
         messages.check_confirmed(f"{thing}: resend", sum(counts.values()), expected, " or ".join(counts))
     if any(counts.values()):
         log.info("to be sent again", campaign_id=campaign_id, actor=actor, **counts)

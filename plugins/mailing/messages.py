@@ -360,11 +360,20 @@ def settle_all(
     parameters = _verdict_on(campaign_id, verdict, actor, reason=reason)
     with connection.transaction():
         count = _settle_many(connection, parameters)
-        if count == 0 and db.one(connection, SQL["campaign_exists"], parameters) is None:
-            raise NotFound(f"{thing}: there is no such campaign")
+        if count == 0:
+            check_there(connection, campaign_id)
         check_confirmed(f"{thing}: {verdict}", count, expected, "in doubt")
     _log_settled(parameters, count)
     return count
+
+
+def check_there(connection: db.Connection, campaign_id: int) -> None:
+    """Raise NotFound where there is no such campaign, and Conflict where its messages were dropped."""
+    row = db.one(connection, SQL["campaign_exists"], {"campaign_id": campaign_id})
+    if row is None:
+        raise NotFound(f"campaign {campaign_id}: there is no such campaign")
+    if row["archived_at"] is not None:
+        raise Conflict(f"campaign {campaign_id}: its messages were dropped at {row['archived_at']}")
 
 
 def check_confirmed(thing: str, found: int, expected: int | None, state: str) -> None:

@@ -163,6 +163,12 @@ def close(connection: db.Connection, campaign_id: int) -> Progress:
     return standing
 
 
+def make_room_ahead(connection: db.Connection) -> int | None:
+    """Make the next part of the ledger where the last one is more than half full: its first campaign's id."""
+    row = db.one(connection, SQL["make_room_ahead"], {})
+    return int(row["first_campaign_id"]) if row else None
+
+
 def fold_counts(connection: db.Connection, campaign_id: int) -> None:
     """Put a campaign's counts together in fewer rows; no figure changes by it."""
     parameters = {"campaign_id": campaign_id, "widths_s": list(COUNTED_S), "columns": COLUMNS}

@@ -78,8 +78,9 @@ def plan(connection: db.Connection, campaign_id: int, client_ids: Collection[int
     audit.check_actor(thing, actor)
     if not 1 <= len(set(client_ids)) == len(client_ids) <= MAX_CLIENTS:
         raise InvalidInput(f"{thing}: clients: wanted 1 to {MAX_CLIENTS} different ones", ["clients"])
+    messages.check_there(connection, campaign_id)
     row = db.one(connection, SQL["terms"], {"campaign_id": campaign_id})
-    if row is None:
+    if row is None:  # deleted this very moment
         raise NotFound(f"campaign {campaign_id}: there is no such campaign")
     text, terms = row.pop("text"), Terms(**row)
     if terms.status == "cancelled":

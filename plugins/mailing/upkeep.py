@@ -70,6 +70,12 @@ def _fold(campaign_id: int) -> int:
     return campaign_id
 
 
+def make_room() -> int | None:
+    """Make the next part of the ledger before it is needed: the first campaign that goes into it; None: not yet."""
+    with db.transaction() as connection:
+        return runs.make_room_ahead(connection)
+
+
 def wake_unattended(has_run: Callable[[str], bool]) -> list[int]:
     """Give a run to campaigns that should be sending and have none (it was deleted, or failed). Returns their ids.
 

@@ -68,6 +68,7 @@ class Watched:
     sending_stop: datetime
     opened_at: datetime | None
     finished_at: datetime | None
+    archived_at: datetime | None
     audience_kind: str
     local_from: time | None
     local_to: time | None

@@ -61,6 +61,14 @@ def a_campaign_with(connection, *outcomes, more=1, **changes):
 
 
 class TestThePage:
+    def test_it_says_that_the_messages_were_dropped_and_offers_nothing_any_more(self, operator, connection):
+        campaign_id = a_campaign_with(connection, ("sent",), ("failed", "code_7"), more=0)
+        connection.execute("UPDATE campaigns SET archived_at = '2026-01-02 03:04Z'")
+        said = "Archived, running: its messages were dropped at 2026-01-02 03:04 UTC; its figures stay."
+        assert said in text_of(operator.get(page_of(campaign_id)))
+        assert live(operator, campaign_id)["standing"]["plain"] == said
+        assert not any(live(operator, campaign_id)["may"].values())
+
     def test_it_shows_the_campaign(self, viewer, connection):
         campaign_id = a_campaign(connection, name="Spring", text="Hello, all", messages_per_second=2.5)
         said = text_of(viewer.get(page_of(campaign_id)))

@@ -16,6 +16,7 @@ PATH = "/api/campaigns/"
 EVERY_FIELD = {
     "id", "sending_start", "text", "sending_stop", "filters", "name", "audience", "on_doubt", "local_from", "local_to",
     "messages_per_second", "gateway", "status", "revision", "created", "updated", "opened_at", "finished_at",
+    "archived_at",
 }  # fmt: skip
 
 
@@ -89,7 +90,8 @@ class TestCreate:
         assert set(campaign) == EVERY_FIELD
         defaults = {"filters": [], "name": None, "audience": "snapshot", "on_doubt": "hold", "local_from": None,
                     "local_to": None, "messages_per_second": None, "gateway": "default", "status": "scheduled",
-                    "revision": 1, "opened_at": None, "finished_at": None}  # fmt: skip
+                    "revision": 1, "opened_at": None, "finished_at": None,
+                    "archived_at": None}  # fmt: skip
         assert {name: campaign[name] for name in defaults} == defaults
         read = operator.get(path_of(campaign))
         assert (read.status_code, read.json()) == (200, campaign)

@@ -54,6 +54,14 @@ class TestEveryVerb:
         if name != "preview":
             problem(viewer.post(verb(campaign_id, name), BODIES.get(name)), 403)
 
+    @pytest.mark.parametrize("name", BODIES)
+    def test_a_campaign_whose_messages_were_dropped(self, operator, connection, name):
+        some_clients(connection, 1)
+        campaign_id = a_campaign(connection)
+        connection.execute("UPDATE campaigns SET archived_at = '2026-01-02 03:04Z'")
+        problem(operator.post(verb(campaign_id, name), BODIES[name]), 409, "its messages were dropped at 2026-01-02")
+        assert operator.get(path_of(campaign_id)).json()["archived_at"] == "2026-01-02T03:04:00Z"
+
     @pytest.mark.parametrize("name", VERBS)
     def test_a_campaign_that_is_not_there(self, operator, connection, name):
         some_clients(connection, 1)

@@ -73,7 +73,7 @@ DELETE FROM campaigns WHERE id = %(campaign_id)s
 -- The whole row, as `CampaignDetails` has it.
 SELECT id, name, text, sending_start, sending_stop, filter_tags, filter_operator_codes, audience, on_doubt, local_from,
        local_to, messages_per_second::float8, gateway, status, revision, wake_at, audience_stale, opened_at, finished_at,
-       created, updated
+       archived_at, created, updated
 FROM campaigns
 WHERE id = %(campaign_id)s
 

@@ -18,6 +18,15 @@ WHERE id = %(campaign_id)s
 -- The part of the ledger that the campaign's messages go into, if it is not there.
 SELECT ledger_part(%(campaign_id)s)
 
+-- name: make_room_ahead
+-- One row if the part after the last one was made, for the last one is more than half full: no audience is to wait for it.
+WITH last AS (
+    SELECT first_campaign_id, end_campaign_id FROM ledger_parts ORDER BY first_campaign_id DESC LIMIT 1
+)
+SELECT last.end_campaign_id AS first_campaign_id, ledger_part(last.end_campaign_id)
+FROM last
+WHERE 2 * ((SELECT max(id) FROM campaigns) + 1 - last.first_campaign_id) > last.end_campaign_id - last.first_campaign_id
+
 -- name: enrol_audience
 -- Everyone who matches the campaign's filter and has no message yet joins its ledger. Returns one row: how many joined.
 -- They are numbered into batches of %(batch_size)s, or of as many as keep the campaign within %(max_batches)s batches.

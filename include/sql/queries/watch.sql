@@ -2,7 +2,7 @@
 -- its size.
 
 -- name: campaign_to_watch
-SELECT c.id, c.name, c.status, c.sending_start, c.sending_stop, c.opened_at, c.finished_at, c.audience AS audience_kind,
+SELECT c.id, c.name, c.status, c.sending_start, c.sending_stop, c.opened_at, c.finished_at, c.archived_at, c.audience AS audience_kind,
        c.local_from, c.local_to, c.revision, clock_timestamp() AS now,
        g.name AS gateway, g.breaker_state, g.breaker_reason, g.breaker_changed_at,
        extract(epoch FROM g.breaker_probe_at - clock_timestamp())::float8 AS probe_in_s

@@ -27,3 +27,16 @@ COMMENT ON COLUMN reporting.message_outcomes.text IS
     'The text of the revision that the message was last claimed with; empty while it was never claimed.';
 COMMENT ON COLUMN reporting.message_outcomes.not_before IS
     'While it is pending: when it is due (a retry, the next opening of its client''s local hours); empty: now.';
+COMMENT ON COLUMN reporting.message_outcomes.message_id IS 'The message; also the gateway''s `msgId`.';
+COMMENT ON COLUMN reporting.message_outcomes.campaign_id IS 'The campaign; `campaigns.id` of the REST API.';
+COMMENT ON COLUMN reporting.message_outcomes.campaign_name IS 'Its name; empty where it has none.';
+COMMENT ON COLUMN reporting.message_outcomes.client_id IS 'The client; `clients.id` of the REST API.';
+COMMENT ON COLUMN reporting.message_outcomes.mobile_operator_code IS 'Of the client as it is now; empty: it was deleted.';
+COMMENT ON COLUMN reporting.message_outcomes.timezone IS 'Of the client as it is now, an IANA name; empty: it was deleted.';
+COMMENT ON COLUMN reporting.message_outcomes.state IS 'pending, sending, sent, failed, unknown (in doubt), expired, cancelled or excluded.';
+COMMENT ON COLUMN reporting.message_outcomes.reason IS 'Why it is in that state, or what it waits for; failure_reasons has the meaning.';
+COMMENT ON COLUMN reporting.message_outcomes.attempts IS 'How often it was posted to the gateway, as far as that counts.';
+COMMENT ON COLUMN reporting.message_outcomes.revision IS 'Of the campaign, as of the last attempt; empty: it was never claimed.';
+COMMENT ON COLUMN reporting.message_outcomes.created IS 'When the client was chosen.';
+COMMENT ON COLUMN reporting.message_outcomes.claimed_at IS 'When the last request began; empty: there was none.';
+COMMENT ON COLUMN reporting.message_outcomes.sent_at IS 'When the gateway took it; empty: it did not.';

@@ -145,7 +145,7 @@ def may(campaign: Watched) -> dict[str, bool]:
     is_ahead = campaign.status == "scheduled" and campaign.now < campaign.sending_start
     may_have_left = any(campaign.counts[state] for state in ("sending", "sent", "failed", "unknown"))
     can_send = campaign.is_open and has_begun and campaign.status in ("running", "paused", "finished")
-    return {
+    verbs = {
         "pause": campaign.status in ("scheduled", "running") and not is_ended,
         "resume": campaign.status == "paused" and not is_ended,
         "cancel": campaign.status in ("scheduled", "running", "paused") and not is_ended,
@@ -156,6 +156,7 @@ def may(campaign: Watched) -> dict[str, bool]:
         "test": campaign.status != "cancelled",
         "delete": (is_ahead or campaign.status in ("cancelled", "finished")) and not may_have_left,
     }
+    return {verb: possible and campaign.archived_at is None for verb, possible in verbs.items()}
 
 
 def _in_airflow(request: Request, campaign: Watched) -> str | None:

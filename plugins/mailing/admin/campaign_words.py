@@ -111,6 +111,9 @@ def duration(seconds: float) -> str:
 def standing(campaign: Watched) -> Words:
     """What the campaign does at this moment."""
     opens, closes = {"at": campaign.sending_start}, {"at": campaign.sending_stop}
+    if campaign.archived_at is not None:
+        said = f"Archived, {campaign.status}: its messages were dropped at {{at}}; its figures stay."
+        return Words(said, moments={"at": campaign.archived_at})
     if campaign.status == "cancelled":
         return Words("Cancelled: nothing more leaves.")
     if campaign.status == "finished":

@@ -85,6 +85,9 @@ class Campaign(BaseModel):
     updated: datetime
     opened_at: datetime | None
     finished_at: datetime | None
+    archived_at: datetime | None = Field(
+        description="When its messages were dropped: none is listed, its figures stay, and nothing of it changes."
+    )
 
     @classmethod
     def of(cls, details: CampaignDetails) -> Campaign:
