@@ -18,7 +18,7 @@ FLOORS = [
     {"migrate", "audit", "pool", "listing", "idempotency", "problems"},
     {"tags", "gate", "headers", "poke", "campaign_rows"},
     {"clients", "campaigns", "messages", "gateways", "client_import", "ledger"},
-    {"runs", "gateway", "roster", "preview", "statistics", "spans", "recount"},
+    {"runs", "gateway", "roster", "preview", "statistics", "spans", "recount", "exports"},
     {"outcomes", "exchange", "enrolment", "watch"},
     {"posting", "upkeep"},
     {"sender", "triggers", "test_send"},

@@ -9,7 +9,8 @@ Floors, each importing only from the ones below it (proven by tests/test_layers.
 4. `tags`; `campaign_rows`: campaigns as they are read; `gate`: who may come in; `headers`; `poke`: tells Airflow
 5. nouns: `clients`, `client_import`, `campaigns`, `messages`, `gateways` (as rows); `ledger`: messages as they are read
 6. `runs`: what a campaign's run does; `gateway`: speaks HTTP; `roster`: which campaigns are DAGs; `preview`: whom a
-   campaign would reach; `statistics`; `spans`: figures of a span of time; `recount`: counts the ledger anew
+   campaign would reach; `statistics`; `spans`: figures of a span of time; `recount`: counts the ledger anew;
+   `exports`: outcomes of a campaign as a file
 7. `outcomes`: the sender's decisions, pure; `exchange`: the sender's side of the ledger; `enrolment`: what people do to
    messages by hand; `watch`: a campaign as its page shows it
 8. `posting`: the requests of one task; `upkeep`: what must happen though nobody asks
