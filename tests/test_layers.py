@@ -19,7 +19,7 @@ FLOORS = [
     {"tags", "gate", "headers", "poke", "campaign_rows"},
     {"clients", "campaigns", "messages", "gateways", "client_import", "ledger"},
     {"runs", "gateway", "roster", "preview", "statistics", "spans", "recount", "exports"},
-    {"outcomes", "exchange", "enrolment", "watch"},
+    {"outcomes", "exchange", "enrolment", "watch", "daily_report"},
     {"posting", "upkeep"},
     {"sender", "triggers", "test_send"},
     {"operators", "timetable", "cli", "api", "admin"},
