@@ -11,7 +11,7 @@ READY := .venv/.installed
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status logs test check browser promtool chaos bench import verify lock clean
+.PHONY: help demo up down status logs test check browser promtool chaos bench import export verify lock clean
 
 help:  ## What you can do here
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -58,6 +58,11 @@ import: $(READY)  ## Import clients: make import FILE=clients.csv
 	@test -n "$(FILE)" || { echo "FILE is not set: wanted make import FILE=clients.csv" >&2; exit 2; }
 	@$(BIN)/python -m local status >/dev/null || { echo "the stack is not running: make up first" >&2; exit 1; }
 	@environment="$$($(BIN)/python -m local env)" && eval "$$environment" && $(BIN)/python -m mailing.cli import "$(FILE)"
+
+export: $(READY)  ## Outcomes of a campaign into a file, .csv or .parquet: make export CAMPAIGN=17 FILE=out.parquet
+	@test -n "$(CAMPAIGN)" && test -n "$(FILE)" || { echo "wanted make export CAMPAIGN=17 FILE=out.parquet (or out.csv)" >&2; exit 2; }
+	@$(BIN)/python -m local status >/dev/null || { echo "the stack is not running: make up first" >&2; exit 1; }
+	@environment="$$($(BIN)/python -m local env)" && eval "$$environment" && $(BIN)/python -m mailing.cli export "$(CAMPAIGN)" "$(FILE)"
 
 verify: $(READY)  ## Count the ledger anew, tell where a kept count differs (of one: make verify ARGS='--campaign 17')
 	@$(BIN)/python -m local status >/dev/null || { echo "the stack is not running: make up first" >&2; exit 1; }

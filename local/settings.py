@@ -100,6 +100,8 @@ class Settings:
     gateway_port: int = 8090
     parallelism: int = 8
     """Tasks at a time (LocalExecutor's workers, forked at start)."""
+    reports: str | None = None
+    """Where the daily reports are kept, a path or an object store's URL; None: below `var`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "var", Path(os.path.abspath(self.var)))
@@ -122,6 +124,7 @@ class Settings:
             db_port=_number(environ, "MAILING_DB_PORT", cls.db_port),
             gateway_port=_number(environ, "MAILING_GATEWAY_PORT", cls.gateway_port),
             parallelism=_number(environ, "MAILING_PARALLELISM", cls.parallelism),
+            reports=environ.get("MAILING_REPORTS") or None,
         )
 
     @classmethod
@@ -207,6 +210,7 @@ class Settings:
             "MAILING_VAR": str(self.var),
             **{variable: str(port) for variable, port in self.ports().items()},
             "MAILING_PARALLELISM": str(self.parallelism),
+            "MAILING_REPORTS": self.reports or str(self.var / "reports"),
             "AIRFLOW_HOME": str(self.airflow_home),
             "AIRFLOW_CONN_MAILING_DB": self._mailing_connection(),
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),

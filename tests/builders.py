@@ -94,6 +94,17 @@ def evidence(connection: db.Connection, campaign_id: int) -> list[dict[str, Any]
     return connection.execute("SELECT * FROM attempts WHERE campaign_id = %s ORDER BY id", (campaign_id,)).fetchall()
 
 
+def settle(connection: db.Connection, campaign_id: int, at: datetime, *ends: str | None) -> None:
+    """Messages of the campaign, by id, end like this at this moment; None: this one stays as it is."""
+    connection.execute(
+        "UPDATE messages SET state = e.state, token = 1, revision = 1, claimed_at = %(at)s,"
+        " sent_at = CASE WHEN e.state = 'sent' THEN %(at)s END, reason = CASE WHEN e.state <> 'sent' THEN 'test' END"
+        " FROM (SELECT id, (%(ends)s::text[])[row_number() OVER (ORDER BY id)] AS state FROM messages"
+        " WHERE campaign_id = %(id)s) AS e WHERE e.id = messages.id AND e.state IS NOT NULL",
+        {"at": at, "ends": list(ends), "id": campaign_id},
+    )
+
+
 def let_probe(connection: db.Connection) -> None:
     """As if the time had come to probe gateways whose breaker is open, and to try again what was put off."""
     connection.execute("UPDATE gateways SET breaker_probe_at = now() WHERE breaker_state <> 'closed'")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from datetime import timedelta
 
+import pandas as pd
 import pytest
 
 from local.settings import free_port
@@ -92,6 +93,33 @@ def test_verify_counts_anew_and_tells_what_differs(connection):
     done = mailing("verify", "--campaign", str(campaign_id))
     assert done.returncode == 1
     assert f"campaign {campaign_id}: state pending: kept 5, found 3\n" in done.stdout
+
+
+@pytest.mark.parametrize(("suffix", "read"), [("csv", pd.read_csv), ("parquet", pd.read_parquet)])
+def test_export_writes_every_outcome_to_a_file(connection, tmp_path, suffix, read):
+    campaign_id, _ = an_open_campaign(connection, clients=3)
+    file = tmp_path / f"out.{suffix}"
+    done = mailing("export", str(campaign_id), str(file))
+    assert done.stdout == f"campaign {campaign_id}: {file}, {file.stat().st_size:,} bytes\n", done.stderr
+    assert list(read(file)["state"]) == ["pending"] * 3
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_an_export_that_fails_says_why_and_leaves_the_file_as_it_was(connection, tmp_path):
+    campaign_id, _ = an_open_campaign(connection, clients=1)
+    file = tmp_path / "out.csv"
+    file.write_text("as it was")
+    missing = tmp_path / "missing" / "out.csv"
+    for campaign, wanted, said in (
+        (campaign_id, tmp_path / "out.xlsx", "out.xlsx: wanted a name that ends with .csv or .parquet"),
+        (campaign_id, missing, "missing/out.csv: cannot be written: No such file or directory"),
+        (10**9, file, "there is no such campaign"),
+    ):
+        done = mailing("export", str(campaign), str(wanted))
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["as it was"]
 
 
 def test_a_forecast_names_who_can_be_reached_and_who_cannot(connection):

@@ -9,24 +9,13 @@ import pytest
 
 from mailing import clients, runs, spans
 from mailing.errors import InvalidInput
-from tests.builders import HOUR, a_campaign, an_open_campaign, now, some_clients
+from tests.builders import HOUR, a_campaign, an_open_campaign, now, settle, some_clients
 
 DAY = timedelta(days=1)
 
 
 def choose(connection, since=None, until=None, campaign_id=None):
     return spans.choose(connection, since, until or now() + DAY, campaign_id)
-
-
-def settle(connection, campaign_id, at, *ends):
-    """Messages of the campaign, by id, end like this at this moment."""
-    connection.execute(
-        "UPDATE messages SET state = e.state, token = 1, revision = 1, claimed_at = %(at)s,"
-        " sent_at = CASE WHEN e.state = 'sent' THEN %(at)s END, reason = CASE WHEN e.state <> 'sent' THEN 'test' END"
-        " FROM (SELECT id, (%(ends)s::text[])[row_number() OVER (ORDER BY id)] AS state FROM messages"
-        " WHERE campaign_id = %(id)s) AS e WHERE e.id = messages.id AND e.state IS NOT NULL",
-        {"at": at, "ends": list(ends), "id": campaign_id},
-    )
 
 
 class TestChoose:

@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 import sqlalchemy.exc
 
-from mailing import campaigns, client_import, db, messages, migrate, recount, runs
-from mailing.errors import MailingError
+from mailing import campaigns, client_import, db, exports, messages, migrate, recount, runs
+from mailing.errors import InvalidInput, MailingError
 
 TRANSITIONS = {"pause": campaigns.pause, "resume": campaigns.resume, "cancel": campaigns.cancel}
 
@@ -34,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verifying = commands.add_parser("verify", help="count the ledger anew, and tell where the kept counts differ")
     verifying.add_argument("--campaign", type=int, help="only this one")
     _add_campaign_command(commands, "forecast", "whom a campaign can reach before its stop, by time zone")
+    exporting = commands.add_parser("export", help="write the outcomes of a campaign to a file")
+    exporting.add_argument("campaign", type=int)
+    exporting.add_argument("file", type=Path, help="its suffix says what it is to be: .csv or .parquet")
     options = parser.parse_args(arguments)
     try:
         return _run(options)
@@ -66,6 +69,8 @@ def _run(options: argparse.Namespace) -> int:
         print(f"campaign {options.campaign}: {settled:,} messages: {options.verdict}")
     elif options.command == "forecast":
         _forecast(options.campaign)
+    elif options.command == "export":
+        _export(options.campaign, options.file)
     elif options.command == "verify":
         return _verify(options.campaign)
     else:
@@ -104,6 +109,24 @@ def _forecast(campaign_id: int) -> None:
         reach = f"from {zone.opens_at:%Y-%m-%d %H:%M} UTC" if zone.opens_at else "not before the stop"
         print(f"{zone.timezone}: {zone.clients:,} clients, {reach}")
     print(f"never: {sum(zone.never for zone in zones):,} of {sum(zone.clients for zone in zones):,}")
+
+
+def _export(campaign_id: int, file: Path) -> None:
+    """The file is there when all of it is: until then it has another name."""
+    form = file.suffix.removeprefix(".").lower()
+    if form not in exports.FORMS:
+        raise InvalidInput(f"file {file}: wanted a name that ends with .csv or .parquet")
+    unfinished = file.with_name(f".{file.name}.unfinished")
+    try:
+        try:
+            with unfinished.open("wb") as out, db.transaction() as connection:
+                out.writelines(exports.outcomes(connection, campaign_id, form))
+            unfinished.replace(file)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise InvalidInput(f"file {file}: cannot be written: {error.strerror}") from None
+    print(f"campaign {campaign_id}: {file}, {file.stat().st_size:,} bytes")
 
 
 def _import(file: Path, reject_file: Path | None) -> None:

@@ -37,6 +37,10 @@ class Busy(MailingError):
     """Later: as many are at it already as may be."""
 
 
+class Unusable(MailingError):
+    """Again, once somebody has mended it: a folder, or a server of others, did not take what it was given."""
+
+
 class NotFinished(MailingError):
     """Later: the campaign still has messages that are pending or sending.
 

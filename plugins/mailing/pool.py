@@ -26,7 +26,7 @@ who wait would take every connection, and a campaign could not be paused."""
 MAX_WAITING = 32
 """Requests that wait for a connection; Airflow's own share the server's threads with them."""
 
-AT_LENGTH = {"import": BoundedSemaphore(2), "full": BoundedSemaphore(2)}
+AT_LENGTH = {what: BoundedSemaphore(2) for what in ("import", "full", "outcomes")}
 """What may take minutes, and how many of it at a time."""
 
 

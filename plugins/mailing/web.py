@@ -29,7 +29,7 @@ from mailing.admin.site import PATH as PAGES
 from mailing.admin.site import mount
 from mailing.admin.statistics import StatisticsView
 from mailing.admin.tags import TagsView
-from mailing.api import campaigns, client_import, clients, gateways, lifecycle, messages, statistics, tags
+from mailing.api import campaigns, client_import, clients, gateways, lifecycle, messages, outcomes, statistics, tags
 from mailing.errors import MailingError
 from mailing.headers import Headers
 
@@ -43,6 +43,7 @@ ROUTERS = (
     statistics.router,
     gateways.router,
     campaigns.router,
+    outcomes.router,
     lifecycle.router,
     scrape.router,
 )

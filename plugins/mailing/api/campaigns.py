@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
-from itertools import chain, islice
+from itertools import islice
 from typing import Annotated, Any, Literal
 
-import anyio
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field
-from starlette.concurrency import run_in_threadpool
-from starlette.types import Receive, Scope, Send
 
 from mailing import campaign_rows, campaigns, gate, ledger, listing, poke, pool
 from mailing.api.campaign_bodies import (
@@ -53,6 +50,7 @@ from mailing.api.etags import (
 )
 from mailing.api.messages import Message, as_message
 from mailing.api.values import Moment, OperatorCode
+from mailing.api.written import Written
 from mailing.campaigns import CampaignDetails
 from mailing.ledger import MessageRow
 from mailing.models import MESSAGE_STATES
@@ -120,27 +118,7 @@ class FullCampaign(Campaign):
 @router.get("/full", response_model=list[FullCampaign], responses=READS)
 def all_in_full(query: Annotated[FullQuery, Query()], user: gate.Reader) -> StreamingResponse:
     """Every campaign with all its messages, as they stood at one moment: one JSON array, written while it is read."""
-    return _Full(_written_in_full(query.status))
-
-
-class _Full(StreamingResponse):
-    """All of it; a reader who goes away ends the transaction at once, and not when Python tidies up.
-
-    Not left to an iterator's own `finally`: who goes away while a part is sent leaves the iterator where it is.
-    """
-
-    def __init__(self, written: Generator[bytes]) -> None:
-        begun = next(written)  # connects: what cannot be read at all is told by the status
-        super().__init__(chain((begun,), written), media_type="application/json")
-        self._written = written
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await run_in_threadpool(self._written.close)
+    return Written(_written_in_full(query.status), "application/json")
 
 
 def _written_in_full(statuses: list[Status]) -> Generator[bytes]:
