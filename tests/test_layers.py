@@ -17,12 +17,12 @@ FLOORS = [
     {"db", "models", "client_file"},
     {"migrate", "audit", "pool", "listing", "idempotency", "problems"},
     {"tags", "gate", "headers", "poke", "campaign_rows"},
-    {"clients", "campaigns", "messages", "gateways", "client_import", "ledger"},
-    {"runs", "gateway", "roster", "preview", "statistics", "spans", "recount"},
+    {"clients", "campaigns", "messages", "gateways", "client_import", "ledger", "finishes"},
+    {"runs", "gateway", "roster", "preview", "statistics", "spans", "recount", "launches", "announce", "webhook"},
     {"outcomes", "exchange", "enrolment", "watch"},
     {"posting", "upkeep"},
     {"sender", "triggers", "test_send"},
-    {"operators", "timetable", "cli", "api", "admin"},
+    {"operators", "pipelines", "timetable", "cli", "api", "admin"},
     {"web"},
 ]
 FLOOR_OF = {module: number for number, floor in enumerate(FLOORS) for module in floor}

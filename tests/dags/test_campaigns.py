@@ -44,7 +44,10 @@ def database_away(monkeypatch):
 
 
 @pytest.mark.usefixtures("database")
-@pytest.mark.parametrize(("file", "dags"), [("campaigns.py", 0), ("import_clients.py", 1), ("upkeep.py", 1)])
+@pytest.mark.parametrize(
+    ("file", "dags"),
+    [("campaigns.py", 0), ("import_clients.py", 1), ("launch_campaign.py", 1), ("upkeep.py", 1)],
+)
 def test_every_dag_file_parses_to_its_number_of_dags(file, dags):
     assert len(parse(ROOT / "dags" / file)) == dags
 
