@@ -8,6 +8,8 @@
 | `fold_counts` | what was counted by many tasks is put together in few rows |
 | `push_metrics` | the figures of docs/metrics.md go to StatsD or OpenTelemetry, where Airflow sends its own there |
 | `make_room` | the part of the ledger that new campaigns will go into is made before they need it |
+| `announce_ends` | how campaigns ended is told to Airflow's assets, where their own task could not |
+| `deliver_webhooks` | and to the webhook, until it has taken it (docs/pipelines.md) |
 | `check_tokens` | gateways whose token expires soon: this task fails until they have a new one |
 
 A campaign whose window passed without a run sends nothing. Its audience enters the ledger as `expired`, and the
@@ -19,8 +21,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pendulum
-from airflow.sdk import dag, get_current_context, task
+from airflow.sdk import TriggerRule, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
+
+from mailing.announce import FINISHES
 
 
 @dag(
@@ -35,7 +39,7 @@ from airflow.sdk.exceptions import AirflowFailException
     default_args={"retries": 0},  # the next run is a minute away
 )
 def upkeep() -> None:
-    """Wire the tasks. They do not depend on each other: one that fails keeps none from running."""
+    """Wire the tasks. One that fails keeps none from running."""
 
     @task
     def recover_claims() -> int:
@@ -73,6 +77,21 @@ def upkeep() -> None:
         running = get_current_context()["ti"].get_dr_count
         return upkeep.wake_unattended(lambda dag_id: running(dag_id=dag_id, states=["queued", "running"]) > 0)
 
+    @task(outlets=[FINISHES], trigger_rule=TriggerRule.ALL_DONE)
+    def announce_ends() -> list[str]:
+        """Return the ids of the asset events."""
+        from mailing import announce
+
+        outlet_events = get_current_context()["outlet_events"]
+        return announce.announce_lost(outlet_events) + announce.announce(outlet_events)
+
+    @task(trigger_rule=TriggerRule.ALL_DONE)
+    def deliver_webhooks() -> int:
+        """Return how many events the webhook took."""
+        from mailing import webhook
+
+        return webhook.deliver()
+
     @task
     def push_metrics() -> int:
         """Return how many figures."""
@@ -89,7 +108,7 @@ def upkeep() -> None:
             raise AirflowFailException(f"gateways {short} need a new token in their connection's password: see above")
 
     recover_claims()
-    close_overdue()
+    close_overdue() >> [announce_ends(), deliver_webhooks()]
     fold_counts()
     make_room()
     wake_unattended()

@@ -40,7 +40,7 @@ from local.settings import Settings  # noqa: E402
 from local.simulator import RunningSimulator, running_simulator  # noqa: E402
 from local.stack import Stack  # noqa: E402
 
-pytest_plugins = ["tests.web"]  # one app for tests/api and tests/admin: it takes seconds to build
+pytest_plugins = ["tests.web", "tests.receiver"]  # one app for tests/api and tests/admin: it takes seconds to build
 
 TEMPLATE = "mailing_template"
 MEMORY = Path("/dev/shm")  # noqa: S108  (a database there is cloned in 30 ms; on a disk that others use, in 500)
@@ -114,8 +114,11 @@ def connection(database: str) -> Iterator[psycopg.Connection[dict[str, object]]]
 @pytest.fixture(scope="session")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """The one whole stack that all tests share which need it, up, in a folder and on ports of its own: it takes half a
-    minute to start."""
-    settings = Settings.anywhere(tmp_path_factory.mktemp("stack"))
+    minute to start. Beside our DAGs it has those of tests/stack/dags."""
+    dags = tmp_path_factory.mktemp("dags")
+    for folder in (ROOT / "dags", ROOT / "tests" / "stack" / "dags"):
+        shutil.copytree(folder, dags, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    settings = Settings.anywhere(tmp_path_factory.mktemp("stack"), dags=dags)
     stack = Stack(settings)
     stack.up(limit_s=240)
     yield settings

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, time, timedelta
 
 import pytest
 
-from mailing import campaigns, db, messages, runs
+from mailing import campaigns, db, finishes, messages, runs
 from mailing.errors import NotFinished, NotFound
 from mailing.local_hours import LocalHours
 from mailing.models import MESSAGE_STATES
@@ -753,7 +753,16 @@ def test_a_cancelled_campaign_is_overdue_as_long_as_it_has_messages_to_settle(co
     campaign_id, _ = an_open_campaign(connection, clients=1)
     connection.execute("UPDATE messages SET state = %s, reason = 'test', token = 1, revision = 1", (state,))
     campaigns.cancel(connection, campaign_id, actor="anna")
+    finishes.record(connection, campaign_id)
     assert runs.overdue(connection) == [campaign_id] * is_overdue
+
+
+def test_a_cancelled_campaign_without_messages_is_overdue_until_its_end_is_written_down(connection):
+    campaign_id = a_campaign(connection, sending_start=now() + HOUR, sending_stop=now() + 2 * HOUR)
+    campaigns.cancel(connection, campaign_id, actor="anna")
+    assert runs.overdue(connection) == [campaign_id]
+    runs.close(connection, campaign_id)
+    assert runs.overdue(connection) == []
 
 
 QUIET = "updated = now() - interval '61 seconds', sending_start = now() - interval '61 seconds', wake_at = NULL"

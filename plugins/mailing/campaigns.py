@@ -284,5 +284,5 @@ def lock(connection: db.Connection, campaign_id: int) -> dict[str, Any]:
 
 
 def signals(connection: db.Connection) -> dict[int, dict[str, Any]]:
-    """What a waiting task watches, by campaign: status, `updated`, `closes_s`, and its gateway's breaker."""
+    """What a waiting task watches, by campaign: status, `has_ended`, `updated`, `closes_s`; its gateway's breaker."""
     return {row["id"]: row for row in connection.execute(SQL["campaign_signals"], {"trail": TRAIL})}

@@ -40,6 +40,7 @@ MESSAGE_STATES = ("pending", "sending", "sent", "failed", "unknown", "expired", 
 OUTCOMES = ("open", *MESSAGE_STATES[2:])
 """States as counts by time and operator code have them: what is pending or sending is open."""
 
+WEBHOOK_STATES = ("pending", "delivered", "given_up", "off")
 BREAKER_STATES = ("closed", "open", "half_open")
 MAX_TEXT = 255
 MAX_REPLY = 1024
@@ -409,6 +410,50 @@ class Throttle(Base):
     last_slot_at: Mapped[datetime | None]  # by its own limit
     share_slot_at: Mapped[datetime | None]  # by its share of the gateway's limit
     hungry_at: Mapped[datetime | None]  # when it last wanted more than the gateway's limit let it have
+
+
+class Launch(Base):
+    """One row per key under which a pipeline launched a campaign: kept as long as the campaign is."""
+
+    __tablename__ = "launches"
+    __table_args__ = (CheckConstraint("char_length(key) BETWEEN 1 AND 1000", name="key_length"),)
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    campaign_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("campaigns.id", ondelete="CASCADE"), index=True)
+    request: Mapped[dict[str, Any]] = mapped_column(JSONB)  # what was asked, without what was left to its default
+    created: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Finish(Base):
+    """One row per time that a campaign ended (finished, or cancelled with nothing left in flight), as it ended.
+
+    Written with the end itself, so none is lost. What is still to be told of it is in the row, too: to Airflow's
+    assets, and to the webhook.
+    """
+
+    __tablename__ = "finishes"
+    __table_args__ = (
+        UniqueConstraint("campaign_id", "finished_at"),
+        CheckConstraint(_one_of("webhook_state", WEBHOOK_STATES), name="webhook_state_known"),
+        Index(None, "announced_at", postgresql_where=text("NOT is_confirmed")),  # finishes_to_confirm
+        Index(None, "webhook_at", postgresql_where=text("webhook_state = 'pending'")),  # webhooks_due
+    )
+
+    campaign_id: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey("campaigns.id", ondelete="CASCADE"), primary_key=True
+    )
+    number: Mapped[int] = mapped_column(primary_key=True)  # from 1; one that is opened again finishes again
+    finished_at: Mapped[datetime]
+    figures: Mapped[dict[str, Any]] = mapped_column(JSONB)  # what the events hold
+    created: Mapped[datetime] = mapped_column(server_default=func.now())
+    announced_at: Mapped[datetime | None]  # when a task took it upon itself to emit the asset events
+    is_confirmed: Mapped[bool] = mapped_column(server_default=false())  # the events were seen in Airflow
+    webhook_state: Mapped[str] = mapped_column(server_default="pending")  # off: there is no webhook
+    webhook_attempts: Mapped[int] = mapped_column(server_default="0")
+    webhook_at: Mapped[datetime] = mapped_column(
+        server_default=func.now()
+    )  # pending: of the next try; else of the last
+    webhook_error: Mapped[str | None]  # of the last attempt that failed
 
 
 class AuditEntry(Base):

@@ -13,13 +13,16 @@ import structlog
 from airflow.sdk import BaseAsyncOperator, BaseOperator, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from mailing import db, messages, runs
+from mailing import announce, db, messages, runs, webhook
 from mailing.errors import NotFinished, NotFound
 from mailing.outcomes import Wait
 from mailing.sender import BatchSender, Stopped
 from mailing.triggers import CampaignTrigger
 
 log = structlog.get_logger(__name__)
+
+BY_HAND = ("manual", "operator_triggered")
+"""Runs that a person asked for, or another pipeline (TriggerDagRunOperator)."""
 
 EARLY_S = 60.0
 """A run that was triggered by hand so little before the start waits for it; an earlier one leaves it to the scheduled
@@ -78,7 +81,7 @@ class SelectAudienceOperator(CampaignOperator):
 
     def execute(self, context: Context) -> list[int]:
         """Raise AirflowFailException for a campaign that is not there; wait for a start that is a moment away."""
-        by_hand = context["dag_run"].run_type == "manual"
+        by_hand = context["dag_run"].run_type in BY_HAND
         limit_s = EARLY_S if by_hand else math.inf
         batch_size = context["params"].get("batch_size") or runs.BATCH_SIZE
         try:
@@ -199,7 +202,13 @@ class FollowAudienceOperator(SendingOperator):
 
 
 class CloseCampaignOperator(CampaignOperator):
-    """Finishes a campaign and says how it ended. Fails, to be tried again, while something is left to do."""
+    """Finishes a campaign and says how it ended, to other pipelines, too.
+
+    Fails, to be tried again, while something is left to do.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(outlets=[announce.FINISHES], **kwargs)
 
     def execute(self, context: Context) -> dict[str, int]:
         """Return the counts by state; wait, without a worker slot, while live tasks may still speak."""
@@ -210,6 +219,9 @@ class CloseCampaignOperator(CampaignOperator):
             self._put_off(error, context)
             return {}
         log.info(progress.standing, campaign_id=self.campaign_id, **progress.counts)
+        with suppress(Exception):  # upkeep goes on with it
+            webhook.deliver(self.campaign_id)
+        announce.announce(context["outlet_events"], self.campaign_id)
         return progress.counts
 
     def _put_off(self, error: NotFinished, context: Context) -> None:

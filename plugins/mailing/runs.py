@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from mailing import campaigns, db, local_hours, messages
+from mailing import campaigns, db, finishes, local_hours, messages
 from mailing.campaigns import Progress
 from mailing.errors import NotFinished, NotFound
 from mailing.local_hours import LocalHours, ZoneForecast
@@ -160,6 +160,7 @@ def close(connection: db.Connection, campaign_id: int) -> Progress:
     _raise_if_unfinished(standing, campaign)
     if standing.status in ("finished", "cancelled"):
         connection.execute(SQL["forget_throttle"], parameters)
+        finishes.record(connection, campaign_id)
     return standing
 
 

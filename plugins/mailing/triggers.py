@@ -22,6 +22,10 @@ POLL_S = 2.0
 """How often the campaigns are looked at: by one query for all the triggers of this process."""
 
 
+UNKNOWN_S = 30.0
+"""After how long a task looks for itself where a campaign is not watched: it was deleted, or its stop is long ago."""
+
+
 class CampaignTrigger(BaseTrigger):
     """Fires after `seconds`, or as soon as a campaign's task has a reason to look again.
 
@@ -80,6 +84,34 @@ class CampaignTrigger(BaseTrigger):
         if (signal["breaker_probe_s"] or 0.0) <= 0 and await _SIGNALS.take_probe(signal["gateway"]):
             return {"is_probe": True}
         return None
+
+
+class CampaignEndTrigger(BaseTrigger):
+    """Fires once a campaign has ended; also, after a while, where nothing is known of it, so that its task looks."""
+
+    def __init__(self, campaign_id: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.campaign_id = campaign_id
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """As Airflow stores it."""
+        return f"{type(self).__module__}.{type(self).__qualname__}", {"campaign_id": self.campaign_id}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Fire once."""
+        unknown_until = time.monotonic() + UNKNOWN_S
+        while not await self._has_ended(time.monotonic() >= unknown_until):
+            await asyncio.sleep(POLL_S)
+        yield TriggerEvent({"campaign_id": self.campaign_id})  # type: ignore[no-untyped-call]
+
+    async def _has_ended(self, if_unknown: bool) -> bool:
+        signals = await _SIGNALS.read()
+        if signals is None:
+            return False
+        signal = signals.get(self.campaign_id)
+        if signal is None:
+            return if_unknown
+        return bool(signal["has_ended"]) and signal["status"] in ("finished", "cancelled")
 
 
 class _Signals:

@@ -45,7 +45,15 @@ def database_away(monkeypatch):
 
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize(
-    ("file", "dags"), [("campaigns.py", 0), ("import_clients.py", 1), ("upkeep.py", 1), ("daily_report.py", 1)]
+    ("file", "dags"),
+    [
+        ("campaigns.py", 0),
+        ("daily_report.py", 1),
+        ("import_clients.py", 1),
+        ("launch_campaign.py", 1),
+        ("retention.py", 1),
+        ("upkeep.py", 1),
+    ],  # fmt: skip
 )
 def test_every_dag_file_parses_to_its_number_of_dags(file, dags):
     assert len(parse(ROOT / "dags" / file)) == dags

@@ -109,7 +109,9 @@ WHERE c.id = %(campaign_id)s
 
 -- name: campaign_signals
 -- What a waiting task watches, of every campaign that may have one waiting: one small query for all of them.
-SELECT c.id, c.status, extract(epoch FROM c.updated)::float8 AS updated,
+SELECT c.id, c.status,
+       EXISTS (SELECT FROM finishes f WHERE f.campaign_id = c.id AND f.finished_at = c.finished_at) AS has_ended,
+       extract(epoch FROM c.updated)::float8 AS updated,
        extract(epoch FROM c.sending_stop - clock_timestamp())::float8 AS closes_s,
        g.name AS gateway, g.breaker_state,
        extract(epoch FROM g.breaker_probe_at - clock_timestamp())::float8 AS breaker_probe_s

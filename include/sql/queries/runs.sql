@@ -155,12 +155,13 @@ SELECT DISTINCT campaign_id, batch FROM leases WHERE expires_at <= now() ORDER B
 
 -- name: overdue_campaigns
 -- Campaigns to be closed that nobody closed: their window is over (Airflow was down, or a run was deleted), or they were
--- cancelled and still have pending messages.
+-- cancelled and still have pending messages, or nobody wrote down how they ended.
 SELECT id
 FROM campaigns c
 WHERE sending_stop <= now() AND status IN ('scheduled', 'running', 'paused')
-   OR status = 'cancelled' AND finished_at > now() - %(trail)s AND EXISTS (
-        SELECT FROM messages m WHERE m.campaign_id = c.id AND m.state IN ('pending', 'sending'))
+   OR status = 'cancelled' AND finished_at > now() - %(trail)s AND (
+        EXISTS (SELECT FROM messages m WHERE m.campaign_id = c.id AND m.state IN ('pending', 'sending'))
+        OR NOT EXISTS (SELECT FROM finishes f WHERE f.campaign_id = c.id AND f.finished_at = c.finished_at))
 ORDER BY id
 
 -- name: unattended_campaigns

@@ -1,0 +1,142 @@
+"""How campaigns ended: one row per end, written with it."""
+
+from __future__ import annotations
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+
+from mailing import campaigns, finishes, messages, runs
+from mailing.errors import NotFinished
+from mailing.migrate import alembic_config
+from mailing.models import MESSAGE_STATES
+from tests.builders import HOUR, a_campaign, an_open_campaign, claim, kept, now, some_clients
+
+
+def ends(connection):
+    return connection.execute(
+        "SELECT campaign_id, number, figures FROM finishes ORDER BY campaign_id, number"
+    ).fetchall()
+
+
+def close(connection, campaign_id):
+    with connection.transaction():
+        return runs.close(connection, campaign_id)
+
+
+def over(connection, campaign_id):
+    connection.execute(
+        "UPDATE campaigns SET sending_start = now() - interval '2 hours', sending_stop = now() WHERE id = %s",
+        (campaign_id,),
+    )
+
+
+def test_closing_writes_the_end_with_its_figures_and_closing_again_writes_nothing(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=5, name="Sale")
+    assert finishes.standing(connection, campaign_id) is None
+    over(connection, campaign_id)
+    close(connection, campaign_id)
+    close(connection, campaign_id)
+
+    [end] = ends(connection)
+    figures = end["figures"]
+    assert finishes.standing(connection, campaign_id) == figures
+    assert figures["event_id"] == f"campaign-{campaign_id}-finish-1"
+    assert (figures["campaign_id"], figures["name"], figures["status"]) == (campaign_id, "Sale", "finished")
+    assert (figures["audience"], figures["expired"], figures["finish"]) == (5, 5, 1)
+    assert sum(figures[state] for state in MESSAGE_STATES) == 5
+    row = campaigns.get(connection, campaign_id)
+    assert figures["revision"] == row.revision
+    for moment in ("sending_start", "sending_stop", "opened_at", "finished_at"):
+        assert figures[moment].endswith("+00:00")
+
+
+def test_an_end_says_nothing_of_whom_and_what(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=1, text="Most secret")
+    over(connection, campaign_id)
+    close(connection, campaign_id)
+    shown = str(ends(connection))
+    assert "Most secret" not in shown
+    assert "7103" not in shown
+
+
+def test_one_that_is_opened_again_ends_again_under_the_next_number(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=2)
+    over(connection, campaign_id)
+    close(connection, campaign_id)
+    campaigns.edit(connection, campaign_id, actor="anna", sending_stop=now() + HOUR, filter_operator_codes=["104"])
+    some_clients(connection, 3, code="104")
+    with connection.transaction():
+        runs.select_audience(connection, campaign_id)
+    assert finishes.standing(connection, campaign_id) is None
+    over(connection, campaign_id)
+    close(connection, campaign_id)
+
+    first, second = (end["figures"] for end in ends(connection))
+    assert (first["finish"], first["audience"]) == (1, 2)
+    assert (second["finish"], second["audience"], second["expired"], second["excluded"]) == (2, 5, 3, 2)
+    assert second["revision"] > first["revision"]
+    assert finishes.standing(connection, campaign_id) == second
+
+
+def test_a_cancelled_campaign_has_ended_when_nothing_is_in_flight(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=3)
+    token = messages.take_lease(connection, campaign_id, 1, "test")
+    claim(connection, campaign_id, token, limit=1)
+    campaigns.cancel(connection, campaign_id, actor="anna")
+    with pytest.raises(NotFinished):
+        close(connection, campaign_id)
+    assert ends(connection) == []
+
+    connection.execute("UPDATE messages SET state = 'failed', reason = 'test' WHERE state = 'sending'")
+    close(connection, campaign_id)
+    [end] = ends(connection)
+    assert (end["figures"]["status"], end["figures"]["failed"], end["figures"]["cancelled"]) == ("cancelled", 1, 2)
+
+
+def test_an_end_that_is_rolled_back_with_its_campaign_was_none(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=1)
+    over(connection, campaign_id)
+    before = kept(connection, "finishes", "campaigns")
+    with connection.transaction(force_rollback=True):
+        assert runs.close(connection, campaign_id).status == "finished"
+    assert kept(connection, "finishes", "campaigns") == before
+
+
+def test_an_end_is_announced_by_one_task_and_again_only_if_it_died(connection):
+    campaign_id = a_campaign(connection)
+    campaigns.cancel(connection, campaign_id, actor="anna")
+    close(connection, campaign_id)
+
+    assert [each["campaign_id"] for each in finishes.take_unannounced(connection)] == [campaign_id]
+    assert finishes.take_unannounced(connection) == []
+    assert finishes.to_confirm(connection) == []
+
+    connection.execute("UPDATE finishes SET announced_at = now() - interval '3 minutes'")
+    [taken] = finishes.to_confirm(connection)
+    assert finishes.take_again(connection, taken)
+    assert not finishes.take_again(connection, taken)
+    finishes.confirm(connection, taken)
+    connection.execute("UPDATE finishes SET announced_at = now() - interval '3 minutes'")
+    assert finishes.to_confirm(connection) == []
+
+
+def test_an_upgrade_takes_the_ends_that_were_before_for_told(connection, database):
+    campaign_id, _ = an_open_campaign(connection, clients=2)
+    over(connection, campaign_id)
+    close(connection, campaign_id)
+    [before] = ends(connection)
+    open_, _ = an_open_campaign(connection, clients=0)
+    engine = sa.create_engine(database.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as own:
+        own.execute(sa.text("DROP VIEW reporting.campaign_finishes"))
+        command.downgrade(alembic_config(own), "0006")
+        command.upgrade(alembic_config(own), "head")
+    engine.dispose()
+
+    [after] = ends(connection)
+    assert after == before
+    assert finishes.take_unannounced(connection) == []
+    assert finishes.take_webhook(connection) is None
+    close(connection, campaign_id)
+    assert len(ends(connection)) == 1
