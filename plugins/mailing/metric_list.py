@@ -92,4 +92,5 @@ BY_NAME = {metric.name: metric for metric in METRICS}
 EVENTS = (
     Event("mailing.gateway.token_refused", BY_GATEWAY, "A task met a refused token."),
     Event("mailing.lease.recovered", (), "A task died, and what it had claimed was settled."),
+    Event("mailing.webhook.given_up", (), "A webhook did not take an event for three days: it is given up."),
 )
