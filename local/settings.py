@@ -99,6 +99,9 @@ class Settings:
     gateway_port: int = 8090
     parallelism: int = 8
     """Tasks at a time (LocalExecutor's workers, forked at start)."""
+    ui_host: str = HOST
+    gateway_host: str = HOST
+    """Where the API server and the gateway answer: elsewhere only in a cluster (local/cluster.py)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "var", Path(os.path.abspath(self.var)))
@@ -143,12 +146,12 @@ class Settings:
     @property
     def ui_url(self) -> str:
         """Where the web UI and the REST API answer, without a slash at the end."""
-        return f"http://{HOST}:{self.ui_port}"
+        return f"http://{self.ui_host}:{self.ui_port}"
 
     @property
     def gateway_url(self) -> str:
         """Where the gateway simulator answers, without a slash at the end."""
-        return f"http://{HOST}:{self.gateway_port}"
+        return f"http://{self.gateway_host}:{self.gateway_port}"
 
     @property
     def logs(self) -> Path:
