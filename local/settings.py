@@ -99,6 +99,8 @@ class Settings:
     gateway_port: int = 8090
     parallelism: int = 8
     """Tasks at a time (LocalExecutor's workers, forked at start)."""
+    broker_url: str = ""
+    """Redis, as a URL: tasks then go to Celery workers, which somebody else starts. Empty: LocalExecutor."""
     ui_host: str = HOST
     gateway_host: str = HOST
     """Where the API server and the gateway answer: elsewhere only in a cluster (local/cluster.py)."""
@@ -238,7 +240,7 @@ class Settings:
             "CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
             "CORE__LOAD_EXAMPLES": "False",
             "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-            "CORE__EXECUTOR": "LocalExecutor",
+            **self._executor(),
             "CORE__PARALLELISM": str(self.parallelism),
             "CORE__EXECUTION_API_SERVER_URL": f"{self.ui_url}/execution/",
             "CORE__FERNET_KEY": self.secrets.fernet,
@@ -269,6 +271,17 @@ class Settings:
             "LOGGING__BASE_LOG_FOLDER": str(self.logs / "tasks"),
             "LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(self.logs / "dag_processor"),
             "LOGGING__COLORED_CONSOLE_LOG": "False",
+        }
+
+    def _executor(self) -> dict[str, str]:
+        if not self.broker_url:
+            return {"CORE__EXECUTOR": "LocalExecutor"}
+        return {
+            "CORE__EXECUTOR": "CeleryExecutor",
+            "CELERY__BROKER_URL": self.broker_url,
+            "CELERY__RESULT_BACKEND": f"db+{self.database_url('airflow', scheme='postgresql+psycopg')}",
+            "CELERY__WORKER_CONCURRENCY": str(self.parallelism),
+            "CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "86400",
         }
 
 
