@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import redis
+from celery import Celery
 
 from local.settings import Settings, free_port
 from local.stack import Stack
@@ -58,18 +59,21 @@ def settings(broker, tmp_path_factory):
 
 @pytest.fixture
 def workers(settings):
-    """Two workers in groups of processes of their own, as containers are. What a stop leaves, the stack's end clears."""
+    """Two workers, each in a session of its own, as containers are. What a stop leaves, the stack's end clears."""
     started = {name: _worker(settings, name) for name in ("one", "two")}
+    control = Celery(broker=settings.broker_url).control
+    wait_until(lambda: len(control.ping(timeout=1)) == len(started), "both answer")
     yield started
     for process in started.values():
         _stop(process)
+    for process in started.values():
         process.wait(30)
 
 
 def _worker(settings, name):
     log = (settings.logs / f"worker-{name}.log").open("wb")
     command = [sys.executable, "-m", "airflow", "celery", "worker", "--celery-hostname", f"{name}@here"]
-    command += ["--concurrency", "2", "--skip-serve-logs", "--without-mingle", "--without-gossip"]
+    command += ["--concurrency", "1", "--skip-serve-logs", "--without-mingle", "--without-gossip"]
     with log:
         return subprocess.Popen(
             command, env=process_environment(settings), stdout=log, stderr=log, start_new_session=True
@@ -100,16 +104,16 @@ def _below(pid):
 def test_two_workers_share_a_campaign_and_the_one_that_stops_hands_over(settings, connection, workers):
     """Nothing is sent twice, and, for the stop was a polite one, nothing is in doubt."""
     behave(settings, latency={"kind": "fixed", "seconds": 0.05})
-    connection.execute("UPDATE gateways SET messages_per_second = 1000")
-    audience = BATCH_SIZE + 1_000
+    connection.execute("UPDATE gateways SET messages_per_second = 300")
+    audience = BATCH_SIZE + 2_000  # two batches, one for each worker
     some_clients(connection, audience, code="401")
     campaign_id = a_campaign(connection, filter_operator_codes=["401"])
-    wait_until(lambda: set(_senders(connection, campaign_id, workers)) == {"one", "two"}, "both send", 60)
+    wait_until(lambda: set(_senders(connection, campaign_id, workers)) == {"one", "two"}, "both send")
 
     _stop(workers["two"])
     workers["two"].wait(30)
     assert states(connection, campaign_id)["sent"] < audience, "the stop came too late to show anything"
     connection.execute("UPDATE gateways SET messages_per_second = NULL")
-    wait_until(finished(connection, campaign_id), "the other worker sends the rest", 60)
+    wait_until(finished(connection, campaign_id), "the other worker sends the rest")
     assert states(connection, campaign_id) == {"sent": audience}
     assert set(taken(settings, ledger(connection, campaign_id)).values()) == {1}
