@@ -9,21 +9,20 @@ from __future__ import annotations
 import argparse
 import logging
 import shutil
+import signal
 import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-import psycopg
 from rich.console import Console
 
 from local.settings import ROOT
 
 sys.path.insert(0, str(ROOT / "plugins"))
 
-from tests.chaos import promises, report  # noqa: E402
+from tests.chaos.fight import fight  # noqa: E402
 from tests.chaos.plan import Phase, Plan, Planned, Strike  # noqa: E402
-from tests.chaos.raid import Raid  # noqa: E402
 from tests.chaos.world import InVain  # noqa: E402
 from tests.compose.cluster import ClusterWorld, Compose, NoEngine, need_an_engine  # noqa: E402
 
@@ -33,17 +32,23 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     console = Console(width=None if sys.stdout.isatty() else 160)
     logging.getLogger("mailing").setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # and take the cluster down
     try:
         need_an_engine()
     except NoEngine as error:
         console.print(f"{error}", style="bold red", markup=False, highlight=False)
         return 1
     folder = Path(tempfile.mkdtemp(prefix="mailing-compose-"))
-    compose = Compose(folder, say=lambda line: console.print(line, highlight=False, markup=False))
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    compose = Compose(folder, say)
     code = 1
     try:
         compose.up(*([] if arguments.no_build else ["--build"]))
-        code = _fight(compose, a_plan(arguments.seed, arguments.messages), folder, console)
+        planned = a_plan(arguments.seed, arguments.messages)
+        code = fight(ClusterWorld(compose, planned.seed, say), planned, console, say, folder, folder / "chaos.json")
     except InVain as error:
         console.print(f"{error}", style="bold red", markup=False, highlight=False)
     except KeyboardInterrupt:
@@ -63,24 +68,6 @@ def a_plan(seed: int, messages: int) -> Plan:
     )
     phase = Phase("cluster", (Planned("cluster", "401", messages),), strikes)
     return Plan(seed, (phase,), messages_per_second=500, requests_in_flight=100)
-
-
-def _fight(compose: Compose, planned: Plan, folder: Path, console: Console) -> int:
-    """The exit code: 0 if every promise was kept."""
-    world = ClusterWorld(compose, planned.seed, say=lambda line: console.print(line, highlight=False, markup=False))
-    try:
-        fought = Raid(world, planned, say=lambda line: console.print(line, highlight=False, markup=False)).run()
-        found = report.Report(planned, fought, *promises.check(world, planned, fought), world.oddities)
-        found.show(console)
-        if found.broken:
-            report.write_evidence(world, found, folder / "evidence.json")
-        return 1 if found.broken else 0
-    except InVain:
-        with suppress(InVain, psycopg.Error):
-            report.write_standing(world, folder / "standing.json")
-        raise
-    finally:
-        world.close()
 
 
 def _clean(compose: Compose, folder: Path, console: Console, keep: bool) -> None:
