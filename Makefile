@@ -11,10 +11,11 @@ READY := .venv/.installed
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status logs test check browser promtool chaos bench import export verify lock clean
+.PHONY: help demo up down status logs test check browser promtool chaos bench import export verify lock clean \
+  env compose-up compose-down compose-demo compose-test
 
 help:  ## What you can do here
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 demo: $(READY)  ## Start everything, import 20,000 clients, send two campaigns, show the result
 	@$(BIN)/python -m local.demo
@@ -70,6 +71,22 @@ verify: $(READY)  ## Count the ledger anew, tell where a kept count differs (of 
 
 lock: $(READY)  ## Freeze what requirements.txt pulls in into constraints.txt
 	@$(BIN)/uv pip compile --quiet --no-header --no-annotate --upgrade requirements.txt --output-file constraints.txt
+
+env:  ## Write .env with random secrets for docker-compose.yaml; one that is there stays
+	@$(PYTHON) -m local.cluster_env
+
+compose-up: env  ## Start the cluster of docker-compose.yaml (two workers: make compose-up ARGS='--scale worker=2')
+	@docker compose up --build --detach --wait $(ARGS)
+
+compose-down:  ## Stop it, workers first: their tasks go on at the next start; the data stay
+	@docker compose --profile demo stop worker
+	@docker compose --profile demo down $(ARGS)
+
+compose-demo: env  ## The demo on the cluster, with the gateway simulator
+	@docker compose --profile demo run --build --rm demo
+
+compose-test: $(READY)  ## Send 50,000 messages on the cluster, strike it meanwhile, count what was promised (wants Docker)
+	@$(BIN)/python -m tests.compose $(ARGS)
 
 clean:  ## Stop everything; delete .venv and var/ with all data in it
 	@if [ -e $(READY) ]; then $(BIN)/python -m local clean; \

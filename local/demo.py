@@ -19,9 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from local.postgres import PostgresError
-from local.settings import HOST, ROOT, SettingError, Settings
-from local.stack import Stack, StackError
+from local.settings import ROOT, SettingError, Settings
 from local.stack_airflow import AirflowError, call, log_in
 
 CLIENTS = ROOT / "include" / "data" / "clients.csv"
@@ -51,19 +49,17 @@ CAMPAIGNS = (
 
 def main() -> int:
     """Run the demo. Exit code 0 only if every message ended and the gateway's count agrees with the ledger."""
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    # Imported here: a cluster's demo (local/cluster.py) has no embedded stack.
+    from local.postgres import PostgresError
+    from local.stack import Stack, StackError
+
+    console = a_console()
     settings = Settings.from_environment()
     try:
         Stack(settings, say=lambda line: console.print(line, highlight=False)).up()
         os.environ.update(settings.environment())
         sys.path.insert(0, str(ROOT / "plugins"))
-        logging.getLogger("mailing").setLevel(logging.WARNING)  # the demo says the same in its own words
-        _import_clients(console)
-        token = log_in(settings)
-        ids = _start_campaigns(settings, token, console)
-        _watch(ids, settings, token, console)
-        _show(ids, console)
-        _compare_with_gateway(ids, settings, console)
+        send(settings, console)
     except (SettingError, StackError, PostgresError, AirflowError, DemoError) as error:
         console.print(f"[bold red]{error}")
         return 1
@@ -76,12 +72,31 @@ def main() -> int:
     return 0
 
 
-def _import_clients(console: Console) -> None:
+def a_console() -> Console:
+    """Where the demo prints; wide enough for its table where nobody says how wide it is."""
+    return Console(width=None if sys.stdout.isatty() else 120)
+
+
+def send(settings: Settings, console: Console) -> None:
+    """Import the clients, send the campaigns on a stack or cluster that is up, show and compare what became of them.
+
+    Raises DemoError or AirflowError.
+    """
+    logging.getLogger("mailing").setLevel(logging.WARNING)  # the demo says the same in its own words
+    _import_clients(settings, console)
+    token = log_in(settings)
+    ids = _start_campaigns(settings, token, console)
+    _watch(ids, settings, token, console)
+    _show(ids, console)
+    _compare_with_gateway(ids, settings, console)
+
+
+def _import_clients(settings: Settings, console: Console) -> None:
     from mailing import client_import, db
 
     with db.transaction() as connection:
         # The reject file goes to the stack's folder: the demo leaves the clone as it was.
-        rejects = Settings.from_environment().var / "clients.rejects.csv"
+        rejects = settings.var / "clients.rejects.csv"
         figures = client_import.import_clients(connection, CLIENTS, rejects)
     console.print(
         f"{CLIENTS.relative_to(ROOT)}: {figures.rows:,} rows, {figures.clients:,} clients ({figures.inserted:,} new),"
@@ -226,7 +241,7 @@ def _agree(state: str, taken: int) -> bool:
 
 
 def _gateway_counts(settings: Settings, first: int, last: int) -> dict[int, int]:
-    connection = http.client.HTTPConnection(HOST, settings.gateway_port, timeout=60)
+    connection = http.client.HTTPConnection(settings.gateway_host, settings.gateway_port, timeout=60)
     try:
         connection.request("GET", f"/_simulator/counts?first={first}&last={last}")
         answer: dict[str, Any] = json.loads(connection.getresponse().read())

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import Any
 
 import psutil
 import psycopg
-from psycopg import sql
 
+from local import databases
 from local.settings import HOST, Secrets, Settings, free_port
 
 START_LIMIT_S = 60.0  # crash recovery after a bulk import replays up to 2 GB of WAL
@@ -141,23 +141,9 @@ def wait_until_ready(
 
 
 def create_databases(secrets: Secrets, port: int) -> None:
-    """Make sure that roles and databases `airflow` and `mailing` are there, with the passwords of `secrets`.
-
-    `mailing` may create roles, for its migration makes the roles that read reports.
-    """
-    rights: dict[str, LiteralString] = {"airflow": "", "mailing": "CREATEROLE"}
+    """Make sure that roles and databases are there: see `databases.create`."""
     with _connect(secrets, port) as connection:
-        connection.autocommit = True  # CREATE DATABASE cannot run in a transaction
-        for name, right in rights.items():
-            known = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [name]).fetchone()
-            verb: LiteralString = "ALTER" if known else "CREATE"
-            connection.execute(
-                sql.SQL("{} ROLE {} LOGIN {} PASSWORD {}").format(
-                    sql.SQL(verb), sql.Identifier(name), sql.SQL(right), sql.Literal(getattr(secrets, name))
-                )
-            )
-            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
-                connection.execute(sql.SQL("CREATE DATABASE {0} OWNER {0}").format(sql.Identifier(name)))
+        databases.create(connection, secrets)
 
 
 def let_reader_in(secrets: Secrets, port: int) -> None:

@@ -102,6 +102,11 @@ class Settings:
     """Tasks at a time (LocalExecutor's workers, forked at start)."""
     reports: str | None = None
     """Where the daily reports are kept, a path or an object store's URL; None: below `var`."""
+    broker_url: str = ""
+    """Redis, as a URL: tasks then go to Celery workers, which somebody else starts. Empty: LocalExecutor."""
+    ui_host: str = HOST
+    gateway_host: str = HOST
+    """Where the API server and the gateway answer: elsewhere only in a cluster (local/cluster.py)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "var", Path(os.path.abspath(self.var)))
@@ -147,12 +152,12 @@ class Settings:
     @property
     def ui_url(self) -> str:
         """Where the web UI and the REST API answer, without a slash at the end."""
-        return f"http://{HOST}:{self.ui_port}"
+        return f"http://{self.ui_host}:{self.ui_port}"
 
     @property
     def gateway_url(self) -> str:
         """Where the gateway simulator answers, without a slash at the end."""
-        return f"http://{HOST}:{self.gateway_port}"
+        return f"http://{self.gateway_host}:{self.gateway_port}"
 
     @property
     def logs(self) -> Path:
@@ -240,7 +245,7 @@ class Settings:
             "CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
             "CORE__LOAD_EXAMPLES": "False",
             "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-            "CORE__EXECUTOR": "LocalExecutor",
+            **self._executor(),
             "CORE__PARALLELISM": str(self.parallelism),
             "CORE__EXECUTION_API_SERVER_URL": f"{self.ui_url}/execution/",
             "CORE__FERNET_KEY": self.secrets.fernet,
@@ -271,6 +276,17 @@ class Settings:
             "LOGGING__BASE_LOG_FOLDER": str(self.logs / "tasks"),
             "LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(self.logs / "dag_processor"),
             "LOGGING__COLORED_CONSOLE_LOG": "False",
+        }
+
+    def _executor(self) -> dict[str, str]:
+        if not self.broker_url:
+            return {"CORE__EXECUTOR": "LocalExecutor"}
+        return {
+            "CORE__EXECUTOR": "CeleryExecutor",
+            "CELERY__BROKER_URL": self.broker_url,
+            "CELERY__RESULT_BACKEND": f"db+{self.database_url('airflow', scheme='postgresql+psycopg')}",
+            "CELERY__WORKER_CONCURRENCY": str(self.parallelism),
+            "CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "86400",
         }
 
 

@@ -145,7 +145,7 @@ def call(
     settings: Settings, method: str, path: str, body: dict[str, Any] | None = None, token: str | None = None
 ) -> tuple[int, Any]:
     """Status and JSON of one request to the API server; its own small client, for it must not follow proxy settings."""
-    connection = http.client.HTTPConnection(HOST, settings.ui_port, timeout=_TIMEOUT_S)
+    connection = http.client.HTTPConnection(settings.ui_host, settings.ui_port, timeout=_TIMEOUT_S)
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
     try:
         connection.request(method, path, json.dumps(body) if body else None, headers)

@@ -19,7 +19,6 @@ from pathlib import Path
 from random import randrange
 from types import FrameType
 
-import psycopg
 from rich.console import Console
 
 from local.postgres import PostgresError
@@ -28,8 +27,8 @@ from local.stack import Stack, StackError
 
 sys.path.insert(0, str(ROOT / "plugins"))
 
-from tests.chaos import plan, promises, report  # noqa: E402
-from tests.chaos.raid import Raid  # noqa: E402
+from tests.chaos import plan  # noqa: E402
+from tests.chaos.fight import fight  # noqa: E402
 from tests.chaos.world import InVain, World  # noqa: E402
 
 
@@ -63,20 +62,8 @@ def _fight(arguments: argparse.Namespace, stack: Stack, folder: Path, console: C
     console.print(f"seed {arguments.seed}: {planned}", highlight=False)
     stack.up(limit_s=240)
     world = World(stack.settings, arguments.seed, say=lambda line: _say(console, line))
-    try:
-        fought = Raid(world, planned, say=lambda line: _say(console, line)).run()
-        found = report.Report(planned, fought, *promises.check(world, planned, fought), world.oddities)
-        found.show(console)
-        found.write(arguments.json or folder / "chaos.json")
-        if found.broken:
-            report.write_evidence(world, found, folder / "evidence.json")
-        return 1 if found.broken else 0
-    except InVain:
-        with suppress(InVain, psycopg.Error):
-            report.write_standing(world, folder / "standing.json")
-        raise
-    finally:
-        world.close()
+    json = arguments.json or folder / "chaos.json"
+    return fight(world, planned, console, lambda line: _say(console, line), folder, json)
 
 
 def _clean(stack: Stack, folder: Path, console: Console, keep: bool) -> None:

