@@ -23,6 +23,7 @@ from typing import Any
 
 import psutil
 import psycopg
+from psycopg import sql
 
 from local import databases
 from local.settings import HOST, Secrets, Settings, free_port
