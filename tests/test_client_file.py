@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailing.client_file import CHUNK, LINE_LIMIT, MAX_TAG, ROW_LINES, open_clients, own_tags, wrong_tag
+from mailing.client_file import MAX_TAG, open_clients, own_tags, wrong_tag
+from mailing.csv_rows import CHUNK, LINE_LIMIT, ROW_LINES
 from mailing.errors import InvalidInput
 
 HEADER = "phone_number,tags,timezone\n"
@@ -23,7 +24,7 @@ def judge(tmp_path_factory):
         good, rejects = [], []
         with open_clients(path) as file:
             for chunk in file.chunks(ZONES):
-                good += list(chunk.clients.itertuples(name=None))
+                good += chunk.clients
                 rejects += [(r.line_number, r.field, r.value, r.reason) for r in chunk.rejects]
                 assert chunk.rows == len(chunk.clients) + len(chunk.rejects)
         return good, rejects
@@ -119,6 +120,19 @@ def test_every_line_that_is_not_empty_is_either_a_client_or_a_reject(judge, line
     assert found == [number for number, line in enumerate(lines, start=2) if line]
 
 
+def test_a_line_in_quotes_among_many_plain_ones_takes_no_other_out_of_its_place(judge):
+    good, rejects = judge(
+        HEADER
+        + "".join(f"7900{number:07},a,\n" for number in range(CHUNK))
+        + '"79010000000","b;a",\n\n79010000001,b,"UTC"\n'
+        + "".join(f"7902{number:07},a\n" for number in range(2))
+    )
+
+    assert [line for line, *_ in good] == [*range(2, CHUNK + 3), CHUNK + 4]
+    assert good[-2:] == [(CHUNK + 2, "79010000000", "UTC", "a;b"), (CHUNK + 4, "79010000001", "UTC", "b")]
+    assert [reject[:2] for reject in rejects] == [(CHUNK + 5, "row"), (CHUNK + 6, "row")]
+
+
 def test_a_carriage_return_within_a_row_is_rejected(judge):
     good, rejects = judge(HEADER + "79001234567,art\rsport,UTC\n79001234568,,\n")
 
@@ -138,7 +152,7 @@ def test_more_rows_than_a_chunk_come_in_chunks_with_their_line_numbers(tmp_path)
     path.write_text(HEADER + "".join(f"7900{number:07},,\n" for number in range(CHUNK + 1)))
 
     with open_clients(path) as file:
-        chunks = [(chunk.rows, chunk.clients.index[0]) for chunk in file.chunks(ZONES)]
+        chunks = [(chunk.rows, chunk.clients[0][0]) for chunk in file.chunks(ZONES)]
 
     assert chunks == [(CHUNK, 2), (1, CHUNK + 2)]
 
