@@ -65,8 +65,8 @@ def workers(settings):
     wait_until(lambda: len(control.ping(timeout=1)) == len(started), "both answer")
     yield started
     for process in started.values():
-        _stop(process)
-    for process in started.values():
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait(30)
 
 
