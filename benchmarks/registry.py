@@ -6,7 +6,19 @@ from collections.abc import Callable, Mapping
 
 from benchmarks.bench import Bench
 from benchmarks.row import Row
-from benchmarks.rows import latency, memory, page_latency, sender_ratio, throttle
+from benchmarks.rows import (
+    audience_ratio,
+    claim_growth,
+    import_ratio,
+    latency,
+    memory,
+    page_latency,
+    parse_growth,
+    sender_ratio,
+    slow_gateway,
+    throttle,
+    workers,
+)
 
 MEASUREMENTS: Mapping[str, Callable[[Bench], list[Row]]] = {
     "sender_ratio": sender_ratio.measure,
@@ -14,4 +26,10 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], list[Row]]] = {
     "latency": latency.measure,
     "memory": memory.measure,
     "page_latency": page_latency.measure,
+    "import_ratio": import_ratio.measure,
+    "audience_ratio": audience_ratio.measure,
+    "claim_growth": claim_growth.measure,
+    "workers": workers.measure,
+    "slow_gateway": slow_gateway.measure,
+    "parse_growth": parse_growth.measure,
 }
