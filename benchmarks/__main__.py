@@ -75,7 +75,7 @@ def _measure(arguments: argparse.Namespace, console: Console) -> Results:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer messages: under three minutes")
+    parser.add_argument("--quick", action="store_true", help="fewer messages: some five minutes")
     parser.add_argument("--full", action="store_true", help="send the million of `memory` to its end")
     parser.add_argument(
         "--only", action="append", choices=list(MEASUREMENTS), metavar="NAME",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -56,12 +56,21 @@ class Bench:
         self, database: Database, gateway: Gateway, campaign: Campaign, batch: int
     ) -> AbstractContextManager[Child]:
         """A fresh process that sends one batch when it is told to go."""
-        environment = {
-            **_environment(self.folder),
-            "AIRFLOW_CONN_MAILING_DB": database.airflow_connection,
-            "AIRFLOW_CONN_MAILING_GATEWAY": gateway.airflow_connection,
-        }
-        return started("benchmarks.child_sender", [str(campaign.id), str(batch)], self._log(), environment)
+        return self.senders(database, gateway, [(campaign, batch)])
+
+    def senders(
+        self, database: Database, gateway: Gateway, batches: Sequence[tuple[Campaign, int]]
+    ) -> AbstractContextManager[Child]:
+        """A fresh process that sends all of these batches at once when it is told to go."""
+        named = [f"{campaign.id}:{batch}" for campaign, batch in batches]
+        return self.working("child_sender", named, database, AIRFLOW_CONN_MAILING_GATEWAY=gateway.airflow_connection)
+
+    def working(
+        self, module: str, arguments: list[str], database: Database, **environment: str
+    ) -> AbstractContextManager[Child]:
+        """A fresh process of this module of ours, with the ledger's connection."""
+        connections = {"AIRFLOW_CONN_MAILING_DB": database.airflow_connection, **environment}
+        return started(f"benchmarks.{module}", arguments, self._log(), {**_environment(self.folder), **connections})
 
     def bare(self, gateway: Gateway, requests: int, in_flight: int) -> AbstractContextManager[Child]:
         """A fresh process that posts as plain aiohttp does, without a ledger."""

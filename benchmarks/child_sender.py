@@ -1,4 +1,4 @@
-"""A measured process: sends one batch as a task does. `python -m benchmarks.child_sender CAMPAIGN BATCH`.
+"""A measured process: sends batches as tasks do, all at once. `python -m benchmarks.child_sender CAMPAIGN:BATCH …`.
 
 Airflow's connections come from the environment. Where a task would be deferred, this one sleeps and goes on: what a
 sender cannot send at once is part of what it is worth.
@@ -21,20 +21,23 @@ from mailing.sender import BatchSender
 
 def main() -> None:
     """Send when told to; the report says how many attempts ended how, and why each run of the sender ended."""
-    campaign_id, batch = int(sys.argv[1]), int(sys.argv[2])
+    counts: Counter[str] = Counter()
+    ends: list[str] = []
 
-    async def send() -> dict[str, Any]:
-        counts: Counter[str] = Counter()
-        ends: list[str] = []
+    async def send(campaign_id: int, batch: int) -> None:
         while True:
             result = await BatchSender(campaign_id, batch).run()
             counts.update(result.counts)
             ends.append(result.said)
             if result.wake_in_s is None:
-                return {"counts": counts, "ends": ends}
+                return
             await asyncio.sleep(result.wake_in_s)
 
-    serve(send)
+    async def send_all() -> dict[str, Any]:
+        await asyncio.gather(*(send(*map(int, each.split(":"))) for each in sys.argv[1:]))
+        return {"counts": counts, "ends": ends}
+
+    serve(send_all)
 
 
 if __name__ == "__main__":

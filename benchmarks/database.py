@@ -20,6 +20,7 @@ from local.settings import HOST
 from mailing import campaigns, db, runs
 from mailing.campaigns import Progress
 from mailing.migrate import migrate
+from mailing.models import DEFAULT_GATEWAY
 
 TEMPLATE = "bench_template"
 _numbers = count(1)
@@ -37,6 +38,24 @@ INSERT INTO client_tags (client_id, tag_id)
 SELECT added.id, tags.id
 FROM added
 JOIN tags ON (tags.name = %(tag)s AND added.id %% 5 = 0) OR (tags.name = 'other' AND added.id %% 2 = 0)
+"""
+_ADD_PAST = """
+WITH added AS (
+    INSERT INTO campaigns (text, sending_start, sending_stop, status, opened_at, finished_at)
+    SELECT %(text)s, past.stop - interval '8 hours', past.stop, 'finished', past.stop - interval '8 hours', past.stop
+    FROM generate_series(1, %(count)s) AS n
+    CROSS JOIN LATERAL (SELECT now() - interval '2 days' - n * interval '10 minutes' AS stop) AS past
+    RETURNING id
+)
+SELECT min(id) AS first, max(id) AS last FROM added
+"""
+_ADD_SENT = """
+INSERT INTO messages
+    (campaign_id, client_id, mobile_operator_code, state, token, revision, attempts, claimed_at, sent_at)
+SELECT c.id, n, '900', 'sent', 1, 1, 1, c.sending_start, c.sending_start + n * interval '20 ms'
+FROM campaigns c
+CROSS JOIN generate_series(1, %(each)s) AS n
+WHERE c.id = %(campaign_id)s
 """
 
 # Of a campaign that sent for an hour: nine of ten were sent, the others failed, are in doubt or expired.
@@ -129,7 +148,28 @@ class Database:
             (requests_in_flight, messages_per_second),
         )
 
-    def open_campaign(self, code: str, batch_size: int) -> Campaign:
+    def add_gateway(self, name: str, *, requests_in_flight: int) -> None:
+        """One more gateway, at the same address as all."""
+        self._connection.execute(
+            "INSERT INTO gateways (name, requests_in_flight) VALUES (%s, %s)", (name, requests_in_flight)
+        )
+
+    def add_finished(self, campaigns: int, each: int) -> None:
+        """So many campaigns of the past, each with so many messages that were sent. Vacuumed."""
+        first, last = self.add_past_campaigns(campaigns)
+        for campaign_id in range(first, last + 1):
+            self._connection.execute("SELECT ledger_part(%s)", (campaign_id,))
+            self._connection.execute(_ADD_SENT, {"campaign_id": campaign_id, "each": each})
+        self._connection.execute("VACUUM (ANALYZE) messages")
+
+    def add_past_campaigns(self, count: int) -> tuple[int, int]:
+        """So many finished campaigns of the past year, without messages: the first and the last id."""
+        row = self._connection.execute(_ADD_PAST, {"text": TEXT, "count": count}).fetchone()
+        assert row is not None  # noqa: S101 - an aggregate
+        self._connection.execute("VACUUM (ANALYZE) campaigns")
+        return row["first"], row["last"]
+
+    def open_campaign(self, code: str, batch_size: int, gateway: str = DEFAULT_GATEWAY) -> Campaign:
         """A campaign to everybody of this operator code, its window open for hours.
 
         Before it, dead rows of earlier ones are vacuumed away; its own rows are as a task finds them.
@@ -139,7 +179,7 @@ class Database:
         with self._connection.transaction():
             campaign_id = campaigns.create(
                 self._connection, text=TEXT, filter_operator_codes=[code],
-                sending_start=now - timedelta(minutes=1), sending_stop=now + timedelta(hours=6),
+                sending_start=now - timedelta(minutes=1), sending_stop=now + timedelta(hours=6), gateway=gateway,
             )  # fmt: skip
             opening = runs.select_audience(self._connection, campaign_id, batch_size=batch_size)
         return Campaign(campaign_id, opening.batches, self.progress(campaign_id).audience)

@@ -6,7 +6,21 @@ from collections.abc import Callable, Mapping
 
 from benchmarks.bench import Bench
 from benchmarks.row import Row
-from benchmarks.rows import latency, memory, page_latency, rollup_ratio, sender_ratio, statistics_growth, throttle
+from benchmarks.rows import (
+    audience_ratio,
+    claim_growth,
+    import_ratio,
+    latency,
+    memory,
+    page_latency,
+    parse_growth,
+    rollup_ratio,
+    sender_ratio,
+    slow_gateway,
+    statistics_growth,
+    throttle,
+    workers,
+)
 
 MEASUREMENTS: Mapping[str, Callable[[Bench], list[Row]]] = {
     "sender_ratio": sender_ratio.measure,
@@ -16,4 +30,10 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], list[Row]]] = {
     "memory": memory.measure,
     "page_latency": page_latency.measure,
     "statistics_growth": statistics_growth.measure,
+    "import_ratio": import_ratio.measure,
+    "audience_ratio": audience_ratio.measure,
+    "claim_growth": claim_growth.measure,
+    "workers": workers.measure,
+    "slow_gateway": slow_gateway.measure,
+    "parse_growth": parse_growth.measure,
 }
