@@ -59,6 +59,5 @@ def _rate(bench: Bench, database: Database, gateway: Gateway, campaigns: list[Ca
     with bench.senders(database, gateway, [(each, each.batches[0]) for each in campaigns]) as child:
         child.go()
         ended = child.finished().ended
-    sent = [database.all_sent(campaign) for campaign in campaigns]
-    began = min(each.first_claimed_at.timestamp() for each in sent if each.first_claimed_at)
-    return sum(each.sent for each in sent) / (ended - began)
+    began = min(database.all_sent(campaign) for campaign in campaigns).timestamp()
+    return sum(campaign.audience for campaign in campaigns) / (ended - began)

@@ -51,6 +51,5 @@ def _rate(bench: Bench, database: Database, gateway: Gateway, campaigns: list[Ca
         for child in children:
             child.go()
         reports: list[Report] = [child.finished() for child in children]
-    sent = [database.all_sent(campaign) for campaign in campaigns]
-    began = min(each.first_claimed_at.timestamp() for each in sent if each.first_claimed_at)
-    return sum(each.sent for each in sent) / (max(report.ended for report in reports) - began)
+    began = min(database.all_sent(campaign) for campaign in campaigns).timestamp()
+    return sum(campaign.audience for campaign in campaigns) / (max(report.ended for report in reports) - began)
