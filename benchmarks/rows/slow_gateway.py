@@ -10,7 +10,6 @@ from benchmarks.database import Campaign, Database
 from benchmarks.gateways import Gateway
 from benchmarks.row import BrokenMeasurement, Goal, Row
 
-REPEATS = 3
 OTHERS = 9
 IN_FLIGHT = 90
 LATENCY_S = 0.1
@@ -20,7 +19,7 @@ SLOW_S = 5.0
 
 def measure(bench: Bench) -> list[Row]:
     """Messages a second of nine campaigns while a tenth waits 5 s for each answer ÷ without the tenth, in turn."""
-    size = bench.pick(1_000, 400)
+    size, repeats = bench.pick((3_000, 3), (1_000, 2))
     without, beside = [], []
     with bench.database() as database, bench.simulator() as gateway, bench.simulator() as slow:
         gateway.reset(fixed_reply=True, latency={"kind": "fixed", "seconds": LATENCY_S})
@@ -29,7 +28,7 @@ def measure(bench: Bench) -> list[Row]:
         database.add_gateway(SLOW, requests_in_flight=IN_FLIGHT)
         codes = [database.add_clients(size) for _ in range(OTHERS)]
         slow_code = database.add_clients(100_000)  # more than it can send meanwhile
-        for repeat in range(1, REPEATS + 1):
+        for repeat in range(1, repeats + 1):
             without.append(_rate(bench, database, gateway, _open(database, codes, size)))
             with ExitStack() as stack:
                 tenth = database.open_campaign(slow_code, 100_000, SLOW)

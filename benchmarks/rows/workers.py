@@ -11,7 +11,6 @@ from benchmarks.database import Campaign, Database
 from benchmarks.gateways import Gateway
 from benchmarks.row import Goal, Row
 
-REPEATS = 3
 IN_FLIGHT = 50
 LATENCY_S = 0.02
 SECOND = "second"
@@ -19,14 +18,14 @@ SECOND = "second"
 
 def measure(bench: Bench) -> list[Row]:
     """Messages a second of two processes ÷ one: 50 requests in flight each, every one answered after 20 ms."""
-    size = bench.pick(20_000, 6_000)
+    size, repeats = bench.pick((20_000, 3), (6_000, 2))
     one, two = [], []
     with bench.database() as database, bench.simulator() as gateway:
         gateway.reset(fixed_reply=True, latency={"kind": "fixed", "seconds": LATENCY_S})
         database.set_gateway(requests_in_flight=IN_FLIGHT)
         database.add_gateway(SECOND, requests_in_flight=IN_FLIGHT)
         codes = [database.add_clients(size), database.add_clients(size)]
-        for repeat in range(1, REPEATS + 1):
+        for repeat in range(1, repeats + 1):
             one.append(_rate(bench, database, gateway, [database.open_campaign(codes[0], size)]))
             both = [database.open_campaign(codes[0], size), database.open_campaign(codes[1], size, SECOND)]
             two.append(_rate(bench, database, gateway, both))

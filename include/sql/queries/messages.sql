@@ -15,7 +15,10 @@ WHERE b.campaign_id = %(campaign_id)s AND b.number = %(number)s
 -- name: plan_for_sending
 -- For the sender's own session: ids by the primary key, in order. A campaign that has just opened is unknown to the
 -- planner's statistics; left to them it sorts the whole batch for each claim (60 ms instead of 1 for 30,000 messages).
-SELECT set_config('enable_bitmapscan', 'off', false),
+-- And each statement is planned once: in a ledger that has grown, the planner would find a plan for these ids alone a little
+-- cheaper, and plan each claim anew (2.5 ms instead of 1.8 for 50 messages).
+SELECT set_config('plan_cache_mode', 'force_generic_plan', false),
+       set_config('enable_bitmapscan', 'off', false),
        set_config('enable_seqscan', 'off', false),
        set_config('enable_sort', 'off', false),
        set_config('enable_hashjoin', 'off', false),
