@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="mailing-tests-airflow-"))
@@ -48,10 +49,29 @@ ENOUGH_MEMORY = 4 * 2**30
 _numbers = itertools.count(1)
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """With pytest-xdist, one process takes all tests that start, share or stop a whole stack, another all the rest."""
-    if "settings" in getattr(item, "fixturenames", ()) or "local" in item.path.parts:
-        item.add_marker(pytest.mark.xdist_group("stack"))
+def is_of_the_stack(nodeid: str) -> bool:
+    """Whether a test starts, shares or stops a whole stack."""
+    return nodeid.startswith(("tests/stack/", "tests/browser/", "tests/local/"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """They wait most of the time, and longest: they begin at once."""
+    items.sort(key=lambda item: not is_of_the_stack(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """One process takes all tests of the whole stack, another all others, file by file.
+
+    Not `--dist loadgroup`: pytest-xdist 3.8 writes groups where pytest 9.2 no longer reads them.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class StackBesideOthers(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "the whole stack" if is_of_the_stack(nodeid) else nodeid.partition("::")[0]
+
+    return StackBesideOthers(config, log)
 
 
 def pytest_unconfigure() -> None:
