@@ -79,14 +79,13 @@ def _plain(value: Any) -> Any:
 
 def _parquet(rows: Iterator[Row]) -> Written:
     """In row groups."""
-    import pyarrow.parquet as pq  # 0.1 s and 40 MB, for those who want it
+    import pyarrow as pa  # 0.1 s and 40 MB, for those who want it
+    import pyarrow.parquet as pq
 
     schema, sink = _schema(), _Sink()
     with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
         yield sink.taken()
         while some := list(_batches(islice(rows, ROW_GROUP), schema)):
-            import pyarrow as pa
-
             writer.write_table(pa.Table.from_batches(some, schema))
             yield sink.taken()
     yield sink.taken()

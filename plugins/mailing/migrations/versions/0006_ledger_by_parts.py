@@ -35,21 +35,29 @@ INTO_PARTS = """
 
 # One row per part. `ledger_part` makes the one that a campaign's messages go into, if it is not there. A part takes as
 # many campaigns as there were in a month, so that there are neither too many of them nor too much in one.
+# A campaign whose part was dropped can never get messages again: it is refused, not left without one.
 PARTS = """
     CREATE FUNCTION ledger_part(for_campaign bigint) RETURNS void LANGUAGE plpgsql AS $$
     DECLARE
+        part ledger_parts;
         first_id bigint;
         end_id bigint;
     BEGIN
-        IF EXISTS (SELECT FROM ledger_parts p
-                   WHERE p.first_campaign_id <= for_campaign AND for_campaign < p.end_campaign_id) THEN
+        SELECT * INTO part FROM ledger_parts p
+        WHERE p.first_campaign_id <= for_campaign AND for_campaign < p.end_campaign_id;
+        IF NOT FOUND THEN
+            LOCK TABLE ledger_parts IN SHARE ROW EXCLUSIVE MODE;  -- one at a time
+            SELECT * INTO part FROM ledger_parts p  -- somebody else may have been faster
+            WHERE p.first_campaign_id <= for_campaign AND for_campaign < p.end_campaign_id;
+        END IF;
+        IF part.dropped_at IS NOT NULL THEN
+            RAISE EXCEPTION 'campaign %: its part of the ledger was dropped at %, so it can have no messages',
+                for_campaign, part.dropped_at
+                USING ERRCODE = 'object_not_in_prerequisite_state';
+        ELSIF part.first_campaign_id IS NOT NULL THEN
             RETURN;
         END IF;
-        LOCK TABLE ledger_parts IN SHARE ROW EXCLUSIVE MODE;  -- one at a time
         SELECT coalesce(max(end_campaign_id), 1) INTO first_id FROM ledger_parts;
-        IF for_campaign < first_id THEN  -- somebody else was faster
-            RETURN;
-        END IF;
         SELECT greatest(for_campaign + 1, first_id + least(greatest(count(*), 16), 4096)) INTO end_id
         FROM campaigns WHERE created > now() - interval '30 days';
         -- Made aside and attached: that waits for nobody who reads or writes the other parts.
@@ -356,7 +364,8 @@ def _add_counts() -> None:
 
 
 def downgrade() -> None:
-    op.execute(f"DROP VIEW IF EXISTS {VIEWS}")
+    # The views read the tables that go here and before; they are made anew after an upgrade.
+    op.execute("DROP SCHEMA IF EXISTS reporting CASCADE")
     op.execute("DROP FUNCTION campaigns_before_delete() CASCADE")
     op.execute("DROP FUNCTION campaigns_are_archived() CASCADE")
     for event in COUNTED:
