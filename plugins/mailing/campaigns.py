@@ -263,7 +263,6 @@ def delete(connection: db.Connection, campaign_id: int, *, actor: str) -> None:
 
 def lock_for_deletion(connection: db.Connection, campaign_id: int) -> dict[str, Any]:
     """As `lock`, and against whoever would add messages, too: before `lock`, or the two may wait for each other."""
-    connection.execute(SQL["lock_throttle"], {"campaign_id": campaign_id})
     connection.execute(SQL["lock_campaign_wholly"], {"campaign_id": campaign_id})
     return lock(connection, campaign_id)
 

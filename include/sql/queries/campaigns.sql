@@ -40,10 +40,6 @@ FROM campaigns
 WHERE id = %(campaign_id)s
 FOR NO KEY UPDATE
 
--- name: lock_throttle
--- Before the campaign: who takes a slot has it the same way round.
-SELECT FROM throttles WHERE campaign_id = %(campaign_id)s FOR UPDATE
-
 -- name: lock_campaign_wholly
 -- So that nobody adds a message to it either: who does holds its key (runs.sql: enrol_audience).
 SELECT FROM campaigns WHERE id = %(campaign_id)s FOR UPDATE

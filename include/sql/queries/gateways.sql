@@ -39,7 +39,8 @@ WHERE name = %(gateway)s AND breaker_state = 'half_open'
 SELECT FROM gateways WHERE name = %(gateway)s AND messages_per_second IS NOT NULL FOR NO KEY UPDATE
 
 -- name: lock_campaign_throttle
-INSERT INTO throttles (campaign_id) SELECT id FROM campaigns WHERE id = %(campaign_id)s
+-- The campaign before its throttle, as whoever deletes it has them; one that is deleted meanwhile gets none.
+INSERT INTO throttles (campaign_id) SELECT id FROM campaigns WHERE id = %(campaign_id)s FOR KEY SHARE
 ON CONFLICT (campaign_id) DO UPDATE SET last_slot_at = throttles.last_slot_at
 
 -- name: schedule
