@@ -85,6 +85,7 @@ def test_inside_airflows_frame_the_login_opens_in_another_tab_too(visit, connect
     page.get_by_role("link", name="Mailing").click()
     frame = page.frame_locator("iframe")
     frame.get_by_role("link", name="New campaign").first.click()
+    expect(frame.locator("#preview-said")).to_contain_text("Choose a window")  # its scripts are at work
     frame.locator("#text").fill(TEXT)
     page.route("**/alive", lambda route: route.fulfill(status=401))
     frame.get_by_role("button", name="Save the campaign").click()

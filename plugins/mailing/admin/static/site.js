@@ -9,6 +9,7 @@
     let timer = null;
     let isTyped = false; // something that would be lost by leaving the page
     let isLeaving = false; // what is still asked for then ends as if the server were away
+    let troubled = -Infinity; // when something was last found wrong: what was asked before tells nothing of the time since
     window.addEventListener("beforeunload", function () { isLeaving = true; });
     window.addEventListener("pageshow", function () { isLeaving = false; });
 
@@ -44,9 +45,11 @@
         return status === 401 ? "session" : status === 503 ? "away" : status === 0 ? "server" : null;
     }
 
-    function note(status) {
+    function note(status, asked) {
         if (isLeaving && status === 0) return;
         const trouble = troubleOf(status);
+        if (!trouble && asked < troubled) return;
+        if (trouble) troubled = performance.now();
         if (!trouble && reload) {
             window.location.reload();
             return;
@@ -62,11 +65,12 @@
     // What is wrong, or null.
     function ask() {
         if (!banner) return Promise.resolve(null);
-        const asked = {headers: {"X-Requested-With": "XMLHttpRequest"}, cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS)};
-        return plainFetch(banner.dataset.alive, asked)
+        const asked = performance.now();
+        const how = {headers: {"X-Requested-With": "XMLHttpRequest"}, cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS)};
+        return plainFetch(banner.dataset.alive, how)
             .then(function (answer) { return answer.status; }, function () { return 0; })
             .then(function (status) {
-                note(status);
+                note(status, asked);
                 return troubleOf(status);
             });
     }
@@ -140,17 +144,20 @@
         const request = new Request(input, options);
         if (new URL(request.url).origin !== window.location.origin) return plainFetch(request);
         request.headers.set("X-Requested-With", "XMLHttpRequest");
+        const asked = performance.now();
         return plainFetch(request).then(function (answer) {
-            note(answer.status);
+            note(answer.status, asked);
             return answer;
         }, function (error) {
-            if (error.name !== "AbortError") note(0);
+            if (error.name !== "AbortError") note(0, asked);
             throw error;
         });
     };
     if (window.jQuery) {
-        window.jQuery(document).on("ajaxComplete", function (event, answer) {
-            if (answer.statusText !== "abort") note(answer.status);
+        window.jQuery(document).on("ajaxSend", function (event, answer) {
+            answer.asked = performance.now();
+        }).on("ajaxComplete", function (event, answer) {
+            if (answer.statusText !== "abort") note(answer.status, answer.asked);
         });
     }
     if (reload) timer = window.setInterval(ask, RETRY_MS);
