@@ -30,6 +30,7 @@ WHERE 2 * ((SELECT max(id) FROM campaigns) + 1 - last.first_campaign_id) > last.
 -- name: enrol_audience
 -- Everyone who matches the campaign's filter and has no message yet joins its ledger. Returns one row: how many joined.
 -- They are numbered into batches of %(batch_size)s, or of as many as keep the campaign within %(max_batches)s batches.
+-- Whoever adds messages holds lock_audience, so none comes between: ON CONFLICT would take a fifth of the time for nothing.
 WITH campaign AS (
     SELECT id, filter_tags, filter_operator_codes FROM campaigns WHERE id = %(campaign_id)s
     FOR KEY SHARE
@@ -40,7 +41,6 @@ WITH campaign AS (
     CROSS JOIN LATERAL clients_matching(campaign.filter_tags, campaign.filter_operator_codes) AS c
     WHERE NOT EXISTS (SELECT FROM messages o WHERE o.campaign_id = %(campaign_id)s AND o.client_id = c.id)
     ORDER BY c.id
-    ON CONFLICT (campaign_id, client_id) DO NOTHING
     RETURNING id
 ), numbered AS (
     SELECT id, row_number() OVER (ORDER BY id) - 1 AS position, count(*) OVER () AS total FROM enrolled

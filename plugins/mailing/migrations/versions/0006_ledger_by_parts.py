@@ -253,12 +253,14 @@ MATCHING = """
         FROM (
             -- All the tags: as many hits as the filter has names. A name that is no tag (any more) is never hit,
             -- so such a filter matches nobody rather than everybody.
+            -- (More hits than names there cannot be; but `=` would have the planner expect one client in 200, and look
+            -- a million of them up one by one.)
             SELECT ct.client_id
             FROM tags t
             JOIN client_tags ct ON ct.tag_id = t.id
             WHERE t.name = ANY (tag_names)
             GROUP BY ct.client_id
-            HAVING count(*) = cardinality(tag_names)
+            HAVING count(*) >= cardinality(tag_names)
         ) AS tagged
         JOIN clients c ON c.id = tagged.client_id
         WHERE cardinality(tag_names) > 0
