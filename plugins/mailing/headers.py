@@ -1,4 +1,4 @@
-"""What every answer of the web server tells browsers: load nothing from elsewhere, be framed by nobody else."""
+"""What every answer tells browsers: load nothing from elsewhere, be framed by nobody else, keep no page."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ HEADERS = {
     "Content-Security-Policy": POLICY,
 }
 
+UNKEPT = "private, no-cache"
+"""For what says of itself nothing about caches and has no validator, as files have. Not `no-store`: a browser that goes
+back would have lost what was typed."""
+
 
 class Headers:
     """Adds them to every response, refusals and errors among them."""
@@ -40,7 +44,10 @@ class Headers:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                if "etag" not in headers:
+                    headers.setdefault("Cache-Control", UNKEPT)
             await send(message)
 
         await self.app(scope, receive, with_headers if scope["type"] == "http" else send)

@@ -222,6 +222,11 @@ class TestHeaders:
         assert "http" not in found["content-security-policy"]
         assert "unsafe-eval" not in found["content-security-policy"]
 
+    def test_browsers_keep_files_and_no_page(self, viewer):
+        for path in (HOME, "/admin/nowhere", "/api/clients/"):
+            assert viewer.get(path).headers["cache-control"] == headers.UNKEPT
+        assert "cache-control" not in viewer.get("/admin/static/site.js").headers
+
 
 class TestForgery:
     """A write wants both: a page of ours as its origin, and the token that only our pages know."""
