@@ -285,7 +285,8 @@ def test_after_a_killed_supervisor_stopping_leaves_no_process_port_or_file(setti
 
 @pytest.mark.stack
 def test_ctrl_c_during_a_start_leaves_nothing(settings):
-    command = [sys.executable, "-m", "local", "up"]
+    # What a shell starts in the background ignores this signal, and so would all that the tests start.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "local", "up"]
     starting = subprocess.Popen(
         command,
         cwd=ROOT,
