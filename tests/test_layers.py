@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
+from importlib.metadata import packages_distributions
 
 import pytest
 
@@ -84,3 +86,19 @@ def test_a_dag_file_is_wiring_and_holds_no_sql_and_no_http(file):
     }
     assert "SELECT " not in code
     assert len(text.splitlines()) <= 120
+
+
+def test_every_library_that_the_code_names_is_pinned():
+    wanted = (ROOT / "requirements.txt").read_text(encoding="utf-8").lower()
+    pinned = set(re.findall(r"^([a-z0-9-]+)(?:\[.*?\])?==", wanted, flags=re.MULTILINE))
+    named = set()
+    for folder in ("plugins", "dags", "local", "benchmarks"):
+        for file in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    named |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module:
+                    named.add(node.module.partition(".")[0])
+    providers = packages_distributions()
+    for name in named - set(sys.stdlib_module_names) - {"mailing", "local", "benchmarks"}:
+        assert {each.lower().replace("_", "-") for each in providers[name]} & pinned, name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import re
 import socket
 from datetime import timedelta
@@ -15,6 +16,7 @@ from airflow.sdk.observability.metrics import stats_utils
 from mailing import campaigns, messages, metrics, push, runs, upkeep
 from mailing.metric_list import BY_NAME, EVENTS, MAX_CAMPAIGNS, MAX_REASONS, METRICS
 from mailing.models import MESSAGE_STATES
+from mailing.sender import BatchSender
 from tests.builders import a_campaign, an_open_campaign, claim, let_leases_run_out, now, outcome_of, some_clients
 from tests.conftest import ROOT
 from tests.metrics import a_busy_service
@@ -311,6 +313,15 @@ def test_a_recovered_lease_is_counted(connection, statsd):
     upkeep.recover_claims()
     name = "airflow.mailing.lease.recovered"
     assert receiver.take(until=name) == {name: "1|c"}
+
+
+def test_a_refused_token_is_counted_with_its_gateway(connection, gateway, statsd):
+    gateway.set(token_expired=True)
+    campaign_id, [batch] = an_open_campaign(connection, clients=5)
+    receiver = statsd(influxdb=True)
+    asyncio.run(BatchSender(campaign_id, batch).run())
+    name = "airflow.mailing.gateway.token_refused,gateway=default"
+    assert receiver.take(until=name)[name] == "1|c"
 
 
 # One list

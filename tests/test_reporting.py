@@ -363,6 +363,30 @@ def reader(server, database):
         yield connection
 
 
+def examples():
+    """The document's SQL, statement by statement, without what psql alone knows; with each the answer that it shows."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    for sql, answer in re.findall(r"^```sql\n(.*?)^```\n(?:```\n(.*?)^```\n)?", text, flags=re.MULTILINE | re.DOTALL):
+        statements = re.findall(r"[^;]+(?=;)", re.sub(r"--.*", "", sql)) if not sql.startswith("\\") else []
+        for statement in statements:
+            yield statement.strip(), answer
+
+
+def test_the_examples_of_the_document_answer_as_it_shows(connection, reader):
+    fill(connection, 1_000)
+    meanings = {row["meaning"] for row in connection.execute("SELECT meaning FROM reporting.failure_reasons")}
+    reader.autocommit, shown = True, 0
+    for statement, answer in examples():
+        cursor = reader.execute(statement)
+        if answer:
+            header, _, *rows = [[cell.strip() for cell in line.split("|")] for line in answer.splitlines()]
+            assert header == [column.name for column in cursor.description]
+            assert all(row[header.index("meaning")] in meanings for row in rows if "meaning" in header)
+            assert len(rows) <= cursor.rowcount
+            shown += 1
+    assert shown == 2
+
+
 def test_the_reader_reads_every_view_and_no_table(connection, reader):
     fill(connection, 100)
     for view in in_document():

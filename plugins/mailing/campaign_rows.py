@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Float, Select, any_, cast, literal, select
 
 from mailing import db, listing
-from mailing.errors import NotFound
+from mailing.errors import Conflict, NotFound
 from mailing.models import MESSAGE_STATES, Campaign
 
 SQL = db.queries("campaigns")
@@ -106,6 +106,22 @@ def get(connection: db.Connection, campaign_id: int) -> CampaignDetails:
     if row is None:
         raise NotFound(f"campaign {campaign_id}: there is no such campaign")
     return CampaignDetails(**row)
+
+
+def check_kept(connection: db.Connection, campaign_id: int) -> None:
+    """Raise Conflict where the campaign's messages were dropped (retention)."""
+    row = db.one(connection, SQL["archived_at"], {"campaign_id": campaign_id})
+    if row is not None:
+        raise Conflict(
+            f"campaign {campaign_id}: its messages were dropped at {row['archived_at']:%Y-%m-%d %H:%M} UTC: only its"
+            f" figures are left (GET /api/statistics/campaigns/{campaign_id}/)"
+        )
+
+
+def check_there(connection: db.Connection, campaign_id: int) -> None:
+    """Raise NotFound where there is no such campaign, and Conflict where its messages were dropped."""
+    get(connection, campaign_id)
+    check_kept(connection, campaign_id)
 
 
 def progress(connection: db.Connection, campaign_id: int) -> Progress:

@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from mailing import audit, campaigns, db, messages, runs
+from mailing import audit, campaign_rows, campaigns, db, messages, runs
 from mailing.errors import Conflict, InvalidInput, NotFound
 from mailing.local_hours import LocalHours
 from mailing.window import LAST_CALL
@@ -190,7 +190,7 @@ def resend(
             _reopen(connection, campaign_id)
             counts |= {row["state"]: row["count"] for row in connection.execute(SQL["resend_messages"], parameters)}
         else:
-            messages.check_there(connection, campaign_id)
+            campaign_rows.check_there(connection, campaign_id)
         messages.check_confirmed(f"{thing}: resend", sum(counts.values()), expected, " or ".join(counts))
     if any(counts.values()):
         log.info("to be sent again", campaign_id=campaign_id, actor=actor, **counts)

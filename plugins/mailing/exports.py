@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg.rows import tuple_row
 from starlette_admin.export.helpers import escape_formula
 
-from mailing import db
-from mailing.errors import Conflict, NotFound
+from mailing import campaign_rows, db
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,19 +46,8 @@ def outcomes(connection: db.Connection, campaign_id: int, form: str) -> Written:
     with connection.cursor(name="outcomes", row_factory=tuple_row) as cursor:
         cursor.itersize = FETCH
         cursor.execute(SQL["outcomes"], {"campaign_id": campaign_id})
-        _check(connection, campaign_id)  # after: what is read cannot be dropped any more
+        campaign_rows.check_there(connection, campaign_id)  # after: what is read cannot be dropped any more
         yield from FORMS[form](iter(cursor))
-
-
-def _check(connection: db.Connection, campaign_id: int) -> None:
-    row = db.one(connection, SQL["archived_at"], {"campaign_id": campaign_id})
-    if row is None:
-        raise NotFound(f"campaign {campaign_id}: there is no such campaign")
-    if row["archived_at"] is not None:
-        raise Conflict(
-            f"campaign {campaign_id}: its messages were dropped at {row['archived_at']:%Y-%m-%d %H:%M} UTC: only its"
-            f" figures are left (GET /api/statistics/campaigns/{campaign_id}/)"
-        )
 
 
 def _csv(rows: Iterator[Row]) -> Written:

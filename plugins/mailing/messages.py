@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 from psycopg.rows import args_row
 
-from mailing import audit, db
+from mailing import audit, campaign_rows, db
 from mailing.errors import Conflict, InvalidInput, NotFound
 from mailing.local_hours import LocalHours, Span
 from mailing.models import MAX_REPLY
@@ -361,19 +361,10 @@ def settle_all(
     with connection.transaction():
         count = _settle_many(connection, parameters)
         if count == 0:
-            check_there(connection, campaign_id)
+            campaign_rows.check_there(connection, campaign_id)
         check_confirmed(f"{thing}: {verdict}", count, expected, "in doubt")
     _log_settled(parameters, count)
     return count
-
-
-def check_there(connection: db.Connection, campaign_id: int) -> None:
-    """Raise NotFound where there is no such campaign, and Conflict where its messages were dropped."""
-    row = db.one(connection, SQL["campaign_exists"], {"campaign_id": campaign_id})
-    if row is None:
-        raise NotFound(f"campaign {campaign_id}: there is no such campaign")
-    if row["archived_at"] is not None:
-        raise Conflict(f"campaign {campaign_id}: its messages were dropped at {row['archived_at']}")
 
 
 def check_confirmed(thing: str, found: int, expected: int | None, state: str) -> None:

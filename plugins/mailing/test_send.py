@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from mailing import audit, db, gateways, messages, throttle
+from mailing import audit, campaign_rows, db, gateways, messages, throttle
 from mailing.errors import Conflict, InvalidInput, NotFound
 from mailing.gateway import Attempt, Gateway, open_gateway
 from mailing.messages import Claim, Terms
@@ -78,7 +78,7 @@ def plan(connection: db.Connection, campaign_id: int, client_ids: Collection[int
     audit.check_actor(thing, actor)
     if not 1 <= len(set(client_ids)) == len(client_ids) <= MAX_CLIENTS:
         raise InvalidInput(f"{thing}: clients: wanted 1 to {MAX_CLIENTS} different ones", ["clients"])
-    messages.check_there(connection, campaign_id)
+    campaign_rows.check_there(connection, campaign_id)
     row = db.one(connection, SQL["terms"], {"campaign_id": campaign_id})
     if row is None:  # deleted this very moment
         raise NotFound(f"campaign {campaign_id}: there is no such campaign")

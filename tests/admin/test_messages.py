@@ -50,6 +50,14 @@ class TestList:
     def test_no_message_says_where_they_come_from(self, viewer):
         assert "There is no message yet: a campaign writes one for each" in text_of(viewer.get(LIST))
 
+    def test_of_an_archived_campaign_it_says_when_its_messages_were_dropped(self, connection, opened, viewer):
+        campaign_id, _ = opened
+        connection.execute("DELETE FROM messages WHERE campaign_id = %s", (campaign_id,))
+        connection.execute("UPDATE campaigns SET archived_at = '2026-01-02 03:04Z' WHERE id = %s", (campaign_id,))
+        answer = viewer.get(f"{LIST}?campaign={campaign_id}")
+        assert answer.status_code == 409
+        assert f"campaign {campaign_id}: its messages were dropped at 2026-01-02 03:04 UTC" in text_of(answer)
+
     def test_it_is_narrowed_by_campaign_client_state_and_reason(self, connection, opened, viewer):
         campaign_id, all_ids = opened
         other, _ = an_open_campaign(connection, clients=1)

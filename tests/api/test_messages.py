@@ -109,6 +109,14 @@ class TestMessages:
     def test_a_query_that_makes_no_sense_is_422(self, viewer, query):
         problem(viewer.get(f"/api/messages/?{query}"), 422, query.partition("=")[0])
 
+    def test_the_messages_of_an_archived_campaign_are_told_to_be_gone(self, viewer, connection, opened):
+        campaign_id, _ = opened
+        connection.execute("DELETE FROM messages WHERE campaign_id = %s", (campaign_id,))
+        connection.execute("UPDATE campaigns SET archived_at = '2026-01-02 03:04Z' WHERE id = %s", (campaign_id,))
+        said = f"campaign {campaign_id}: its messages were dropped at 2026-01-02 03:04 UTC"
+        problem(viewer.get(f"/api/messages/?mail_sender={campaign_id}"), 409, said, "/api/statistics/campaigns/")
+        assert viewer.get("/api/messages/").json()["items"] == []
+
     def test_a_message_that_is_not_there_is_404(self, viewer, operator, admin):
         there = "message 7: there is no such message"
         problem(viewer.get("/api/messages/7/"), 404, there)

@@ -114,3 +114,7 @@ SELECT c.id, c.status,
 FROM campaigns c
 JOIN gateways g ON g.name = c.gateway
 WHERE c.sending_stop > now() - %(trail)s
+
+-- name: archived_at
+-- One row (the moment, in UTC) if the messages of the campaign were dropped.
+SELECT archived_at AT TIME ZONE 'UTC' AS archived_at FROM campaigns WHERE id = %(campaign_id)s AND archived_at IS NOT NULL

@@ -10,8 +10,3 @@ FROM messages m
 LEFT JOIN clients c ON c.id = m.client_id
 WHERE m.campaign_id = %(campaign_id)s
 ORDER BY m.client_id
-
--- name: archived_at
-SELECT archived_at
-FROM campaigns
-WHERE id = %(campaign_id)s

@@ -359,9 +359,6 @@ WHERE id = %(campaign_id)s
   AND status IN ('running', 'paused', 'finished')
   AND sending_start <= clock_timestamp() AND clock_timestamp() < sending_stop
 
--- name: campaign_exists
-SELECT archived_at FROM campaigns WHERE id = %(campaign_id)s
-
 -- name: zones_of_batch
 -- One row: the database's clock, and the time zones of the clients whom a batch has still to reach.
 SELECT clock_timestamp() AS now,

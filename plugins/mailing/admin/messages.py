@@ -18,7 +18,7 @@ from starlette_admin.flash import flash
 from starlette_admin.helpers import edit_url
 from starlette_admin.types import RequestAction
 
-from mailing import db, enrolment, ledger, listing, messages, poke
+from mailing import campaign_rows, db, enrolment, ledger, listing, messages, poke
 from mailing.admin.asked import Filter, asked_id
 from mailing.admin.common import in_database, operator
 from mailing.admin.fields import Moment, shown_moment, typed_id, typed_moment
@@ -101,6 +101,8 @@ class MessagesView(Rows):
             campaign_id=asked_id(asked, "campaign", "campaign"), client_id=asked_id(asked, "client", "client"),
             states=[state] if state else (), reason=asked.get("reason"),
         )  # fmt: skip
+        if wanted.campaign_id is not None:
+            campaign_rows.check_kept(connection, wanted.campaign_id)
         return ledger.page(connection, wanted, sort=sort, cursor=cursor, limit=limit)
 
     def row(self, item: dict[str, Any]) -> ledger.MessageRow:

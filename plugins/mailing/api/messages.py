@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
-from mailing import db, enrolment, gate, ledger, messages, poke, pool
+from mailing import campaign_rows, db, enrolment, gate, ledger, messages, poke, pool
 from mailing.api.common import (
     CONFLICT,
     NOT_FOUND,
@@ -120,10 +120,12 @@ class MessageListing(Listing):
         )  # fmt: skip
 
 
-@router.get("/", response_model=page_of(Message), responses=READS)
+@router.get("/", response_model=page_of(Message), responses=READS | CONFLICT)
 def list_messages(query: Annotated[MessageListing, Query()], user: gate.Reader) -> Any:
-    """Messages, a page at a time."""
+    """Messages, a page at a time. 409: those of this campaign were dropped; its figures are left."""
     with pool.transaction() as connection:
+        if query.mail_sender is not None:
+            campaign_rows.check_kept(connection, query.mail_sender)
         found = ledger.page(connection, query.wanted, sort=query.sort, cursor=query.cursor, limit=query.limit)
     return page_response(found, Message, lambda row: as_message(ledger.MessageRow(**row)), query.fields)
 
