@@ -65,6 +65,29 @@ def the_run_has_ended(settings, campaign_id):
     return ended
 
 
+def trigger(settings, token, dag_id, /, **conf):
+    """The id of a new run of this DAG, with these parameters."""
+    runs = f"/api/v2/dags/{dag_id}/dagRuns"
+    status, run = call(settings, "POST", runs, {"logical_date": None, "conf": conf}, token)
+    assert status == 200, run
+    return run["dag_run_id"]
+
+
+def ended(settings, token, dag_id, run, task, seconds=90):
+    """The state of a run, once it has ended, and what this task of it returned."""
+    path = f"/api/v2/dags/{dag_id}/dagRuns/{run}"
+
+    def look():
+        status, found = call(settings, "GET", path, token=token)
+        return found if status == 200 and found["state"] in ("success", "failed") else None
+
+    state = wait_until(look, f"the run of {dag_id} has ended", seconds)["state"]
+    status, value = call(settings, "GET", f"{path}/taskInstances/{task}/xcomEntries/return_value", token=token)
+    if status != 200:
+        return state, None
+    return state, json.loads(value["value"]) if isinstance(value["value"], str) else value["value"]
+
+
 def tasks(settings, dag_ids, state):
     """The task instances of these DAGs that are in this state, as Airflow's API tells them."""
     body = {"dag_ids": dag_ids, "state": [state], "page_limit": 1_000}

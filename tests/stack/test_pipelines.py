@@ -8,31 +8,11 @@ import pytest
 
 from local.stack_airflow import call, log_in
 from tests.builders import a_campaign, some_clients, states
-from tests.stack.steps import finished, wait_until
+from tests.stack.steps import ended, finished, trigger, wait_until
 
 pytestmark = pytest.mark.stack
 
 LAUNCHES = "/api/v2/dags/launch_campaign/dagRuns"
-
-
-def launch(settings, token, **conf):
-    status, run = call(settings, "POST", LAUNCHES, {"logical_date": None, "conf": conf}, token)
-    assert status == 200, run
-    return run["dag_run_id"]
-
-
-def ended(settings, token, run):
-    """The state of a run, once it has ended, and what its task returned."""
-
-    def look():
-        status, found = call(settings, "GET", f"{LAUNCHES}/{run}", token=token)
-        return found if status == 200 and found["state"] in ("success", "failed") else None
-
-    state = wait_until(look, "the launch has ended", 90)["state"]
-    status, value = call(
-        settings, "GET", f"{LAUNCHES}/{run}/taskInstances/launch/xcomEntries/return_value", token=token
-    )
-    return state, value["value"] if status == 200 else None
 
 
 def test_a_campaign_is_launched_over_rest_once_per_key_and_waited_for(settings, connection):
@@ -42,11 +22,11 @@ def test_a_campaign_is_launched_over_rest_once_per_key_and_waited_for(settings, 
     conf |= {"wait": True, "min_sent_share": 1}
     wait_until(lambda: call(settings, "GET", "/api/v2/dags/launch_campaign", token=token)[0] == 200, "its DAG is there")
 
-    runs = [launch(settings, token, **conf) for _ in range(2)]
+    runs = [trigger(settings, token, "launch_campaign", **conf) for _ in range(2)]
 
-    outcomes = [ended(settings, token, run) for run in runs]
+    outcomes = [ended(settings, token, "launch_campaign", run, "launch") for run in runs]
     assert [state for state, _ in outcomes] == ["success", "success"]
-    first, second = (json.loads(value) if isinstance(value, str) else value for _, value in outcomes)
+    first, second = (value for _, value in outcomes)
     assert first == second
     assert (first["audience"], first["sent"], first["status"]) == (30, 30, "finished")
     rows = connection.execute("SELECT id FROM campaigns WHERE filter_operator_codes = '{601}'").fetchall()
@@ -88,10 +68,7 @@ def test_a_downstream_dag_wakes_on_the_asset_with_the_right_figures_and_triggers
 
     some_clients(connection, 2, code="602")
     token = log_in(settings)
-    status, run = call(settings, "POST", "/api/v2/dags/triggers_again/dagRuns", {
-        "logical_date": None, "conf": {"dag_id": f"campaign_{campaign_id}"}
-    }, token)  # fmt: skip
-    assert status == 200, run
+    trigger(settings, token, "triggers_again", dag_id=f"campaign_{campaign_id}")
     wait_until(lambda: states(connection, campaign_id) == {"sent": 9}, "who came since was sent to", 60)
     again = wait_until(lambda: len(told()) > 1 and told()[1], "the downstream DAG has run again", 60)
     assert (again["finish"], again["sent"]) == (2, 9)
