@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +16,7 @@ from typing import TypeVar
 import psutil
 
 from benchmarks import ROOT, gateways
+from benchmarks.airflow import Airflow, whole_stack
 from benchmarks.child import Child, started
 from benchmarks.database import Campaign, Database, fresh_database, make_template
 from benchmarks.gateways import Gateway, Simulator
@@ -35,6 +37,8 @@ class Bench:
     quick: bool
     full: bool
     say: Callable[[str], None]
+    airflow: Callable[[], Airflow]
+    """The whole stack: started when it is asked for first, the same for all who ask, gone with the bench."""
 
     def pick(self, normal: T, quick: T) -> T:
         """The first value, or under `--quick` the second."""
@@ -116,4 +120,5 @@ def open_bench(quick: bool, full: bool, say: Callable[[str], None]) -> Iterator[
         (folder / "airflow" / "airflow.cfg").touch()  # processes that start together would all write one
         server = stack.enter_context(throwaway_server(durable=True))
         make_template(server)
-        yield Bench(server, folder, quick, full, say)
+        airflow = cache(lambda: stack.enter_context(whole_stack(folder)))
+        yield Bench(server, folder, quick, full, say, airflow)

@@ -8,15 +8,19 @@ from benchmarks.bench import Bench
 from benchmarks.row import Row
 from benchmarks.rows import (
     audience_ratio,
+    campaign_ratio,
     claim_growth,
     import_ratio,
     latency,
+    launch_ratio,
+    live_growth,
     memory,
     page_latency,
     parse_growth,
     rollup_ratio,
     sender_ratio,
     slow_gateway,
+    stack_memory,
     statistics_growth,
     throttle,
     workers,
@@ -36,4 +40,8 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], list[Row]]] = {
     "workers": workers.measure,
     "slow_gateway": slow_gateway.measure,
     "parse_growth": parse_growth.measure,
+    "stack_memory": stack_memory.measure,
+    "launch_ratio": launch_ratio.measure,
+    "campaign_ratio": campaign_ratio.measure,
+    "live_growth": live_growth.measure,
 }
