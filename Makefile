@@ -11,7 +11,7 @@ READY := .venv/.installed
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status logs test check browser promtool chaos bench import export verify lock clean \
+.PHONY: help demo up down status logs test check browser promtool chaos soak bench import export verify lock clean \
   env compose-up compose-down compose-demo compose-test
 
 help:  ## What you can do here
@@ -51,6 +51,9 @@ promtool: $(READY)  ## Put Debian's promtool into .venv: it tries the alerts (on
 
 chaos: $(READY)  ## Kill everything while 20,000 messages are sent, count what was promised (ARGS='--seed 7 --faults 30')
 	@$(BIN)/python -m tests.chaos $(ARGS)
+
+soak: $(READY)  ## Act on campaigns at random for 10 minutes (MINUTES=3), judge promises, memory, connections and tables
+	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),10) $(ARGS)
 
 bench: $(READY)  ## Measure speed, throttle and memory (some of it: make bench ARGS='--quick --only sender_ratio')
 	@$(BIN)/python -m benchmarks $(ARGS)

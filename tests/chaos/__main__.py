@@ -7,50 +7,31 @@ Exit code 0 if every promise was kept, 1 if one was broken or a campaign did not
 from __future__ import annotations
 
 import argparse
-import logging
-import shutil
-import signal
 import sys
-import tempfile
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from random import randrange
-from types import FrameType
 
 from rich.console import Console
 
-from local.postgres import PostgresError
-from local.settings import ROOT, Settings
-from local.stack import Stack, StackError
+from local.settings import ROOT
+from local.stack import Stack
 
 sys.path.insert(0, str(ROOT / "plugins"))
 
-from tests.chaos import plan  # noqa: E402
+from tests.chaos import arena, plan  # noqa: E402
 from tests.chaos.fight import fight  # noqa: E402
-from tests.chaos.world import InVain, World  # noqa: E402
+from tests.chaos.world import World  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
     """Start a stack, fight, count, clean up; the exit code."""
     arguments = _parser().parse_args(argv)
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    logging.getLogger("mailing").setLevel(logging.WARNING)
-    _on_an_ending(_end)
-    folder = Path(tempfile.mkdtemp(prefix=f"mailing-chaos-{arguments.seed}-"))
-    stack = Stack(replace(Settings.anywhere(folder / "var"), parallelism=8), say=lambda line: _say(console, line))
-    code = 1
-    try:
-        code = _fight(arguments, stack, folder, console)
-    except (InVain, StackError, PostgresError) as error:
-        console.print(f"{error}", style="bold red", markup=False, highlight=False)
-    except KeyboardInterrupt:
-        console.print("interrupted: stopping the stack")
-        code = 130
-    finally:
-        _clean(stack, folder, console, keep=arguments.keep or code == 1)
-    return code
+    console = arena.a_console()
+
+    def on(stack: Stack, folder: Path) -> int:
+        return _fight(arguments, stack, folder, console)
+
+    return arena.enter(f"chaos-{arguments.seed}", console, on, keep=arguments.keep)
 
 
 def _fight(arguments: argparse.Namespace, stack: Stack, folder: Path, console: Console) -> int:
@@ -61,37 +42,12 @@ def _fight(arguments: argparse.Namespace, stack: Stack, folder: Path, console: C
         planned = plan.whole(arguments.seed, arguments.messages, arguments.faults)
     console.print(f"seed {arguments.seed}: {planned}", highlight=False)
     stack.up(limit_s=240)
-    world = World(stack.settings, arguments.seed, say=lambda line: _say(console, line))
-    json = arguments.json or folder / "chaos.json"
-    return fight(world, planned, console, lambda line: _say(console, line), folder, json)
 
+    def say(line: str) -> None:
+        arena.say(console, line)
 
-def _clean(stack: Stack, folder: Path, console: Console, keep: bool) -> None:
-    """Nothing of the stack stays; after a failure its logs do, and the evidence."""
-    _on_an_ending(signal.SIG_IGN)  # an impatient Ctrl-C must not stop this
-    stack.down()
-    if keep:
-        with suppress(FileNotFoundError):
-            shutil.move(stack.settings.logs, folder / "logs")
-    stack.clean()
-    if any(folder.iterdir()):
-        _say(console, f"kept: {', '.join(str(path) for path in sorted(folder.iterdir()))}")
-    else:
-        folder.rmdir()
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    """A polite kill cleans up as Ctrl-C does."""
-    raise KeyboardInterrupt
-
-
-def _on_an_ending(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(each, handler)
+    world = World(stack.settings, arguments.seed, say=say)
+    return fight(world, planned, console, say, folder, arguments.json or folder / "chaos.json")
 
 
 def _parser() -> argparse.ArgumentParser:
