@@ -372,17 +372,38 @@ def examples():
             yield statement.strip(), answer
 
 
+OUTCOMES_OF_THE_EXAMPLE = """
+    UPDATE messages m
+    SET token = 1, revision = 1, attempts = 1, claimed_at = now(), sent_at = CASE WHEN o.state = 'sent' THEN now() END,
+        state = o.state, reason = o.reason
+    FROM (SELECT id, campaign_id, row_number() OVER (PARTITION BY campaign_id ORDER BY id) AS nth FROM messages) AS n
+    JOIN (VALUES (1, 1, 189, 'sent', NULL), (2, 1, 1095, 'sent', NULL), (2, 1096, 1135, 'failed', 'code_7'),
+                 (2, 1136, 1147, 'unknown', 'no_answer'), (2, 1148, 1152, 'expired', 'window')
+         ) AS o (campaign_id, first, last, state, reason)
+      ON o.campaign_id = n.campaign_id AND n.nth BETWEEN o.first AND o.last
+    WHERE m.campaign_id = n.campaign_id AND m.id = n.id
+"""
+
+
+def fill_as_in_the_document(connection):
+    """The campaigns of the demo, the second of which did not go as well as there."""
+    for name, code, clients in (("Demo: operator 103, art", "103", 189), ("Demo: sport and music", "905", 1_152)):
+        some_clients(connection, clients, code=code)
+        campaign_id = a_campaign(connection, name=name, filter_operator_codes=[code])
+        with connection.transaction():
+            runs.select_audience(connection, campaign_id)
+    connection.execute(OUTCOMES_OF_THE_EXAMPLE)
+
+
 def test_the_examples_of_the_document_answer_as_it_shows(connection, reader):
-    fill(connection, 1_000)
-    meanings = {row["meaning"] for row in connection.execute("SELECT meaning FROM reporting.failure_reasons")}
+    fill_as_in_the_document(connection)
     reader.autocommit, shown = True, 0
     for statement, answer in examples():
         cursor = reader.execute(statement)
         if answer:
             header, _, *rows = [[cell.strip() for cell in line.split("|")] for line in answer.splitlines()]
             assert header == [column.name for column in cursor.description]
-            assert all(row[header.index("meaning")] in meanings for row in rows if "meaning" in header)
-            assert len(rows) <= cursor.rowcount
+            assert rows == [[str(value) for value in row.values()] for row in cursor]
             shown += 1
     assert shown == 2
 
