@@ -33,7 +33,6 @@ from mailing.operators import (
     SelectAudienceOperator,
     SendBatchOperator,
 )
-from mailing.runs import BATCH_SIZE
 from mailing.timetable import CampaignTimetable
 
 # What fails here is a process or the database, not a message: those have retries of their own, in the ledger.
@@ -61,12 +60,12 @@ def campaign_dag(campaign: CampaignRow) -> DAG:
         default_args=PATIENCE,
         params={
             "batch_size": Param(
-                BATCH_SIZE,
-                type="integer",
+                None,
+                type=["null", "integer"],
                 minimum=1,
                 maximum=100_000,
                 title="Batch size",
-                description="Messages per mapped task, for the clients that this run adds.",
+                description="Messages per mapped task, for the clients that this run adds. Empty: by their number.",
             )
         },
     ) as dag:

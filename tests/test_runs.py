@@ -153,6 +153,13 @@ def test_batches_grow_so_that_airflow_can_map_them(connection):
     assert sizes == [26, 26, 26, 25]
 
 
+def test_a_large_audience_gets_larger_batches_rather_than_more(connection):
+    some_clients(connection, 60_000)
+    campaign_id = a_campaign(connection)
+    opening = select(connection, campaign_id)
+    assert [messages.batch(connection, campaign_id, number).size for number in opening.batches] == [7_500] * 8
+
+
 def test_before_its_start_a_campaign_opens_nothing(connection):
     some_clients(connection, 1)
     campaign_id = a_campaign(connection, sending_start=now() + HOUR, sending_stop=now() + 2 * HOUR)

@@ -83,7 +83,7 @@ class SelectAudienceOperator(CampaignOperator):
         """Raise AirflowFailException for a campaign that is not there; wait for a start that is a moment away."""
         by_hand = context["dag_run"].run_type in BY_HAND
         limit_s = EARLY_S if by_hand else math.inf
-        batch_size = context["params"].get("batch_size") or runs.BATCH_SIZE
+        batch_size = context["params"].get("batch_size")
         try:
             with db.transaction() as connection:
                 opening = runs.select_audience(connection, self.campaign_id, batch_size=batch_size, newcomers=by_hand)

@@ -19,7 +19,11 @@ from mailing.window import TRAIL
 SQL = db.queries("runs")
 
 BATCH_SIZE = 5_000
-"""Messages per mapped task, unless asked otherwise: a task costs 0.2 s, so it should carry seconds of sending."""
+"""Messages per mapped task, at least: a task costs half a second of a core, so it should carry seconds of sending."""
+
+BATCHES, LARGEST_BATCH = 8, 50_000
+"""An audience that would make more batches gets larger ones, up to this size: so many tasks at a time are faster than
+any gateway, and more of them only cost (docs/decisions/0020)."""
 
 MAX_BATCHES = 1_000
 """Airflow's limit of a mapping is 1,024; a large audience gets larger batches instead."""
@@ -57,11 +61,13 @@ def select_audience(
     connection: db.Connection,
     campaign_id: int,
     *,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     max_batches: int = MAX_BATCHES,
     newcomers: bool = False,
 ) -> Opening:
     """Open the campaign: those who match its filter enter the ledger, and the batches to send are named.
+
+    `batch_size`: messages of a batch; None: BATCH_SIZE to LARGEST_BATCH, by the number of those who join.
 
     Running it again adds nobody twice. A `snapshot` audience is taken once, when the campaign opens; `newcomers` asks
     for those who match by now (a run that a person triggered). Once the window is over there is nothing to send: the
@@ -129,11 +135,21 @@ def _enrol(
     campaign_id: int,
     *,
     free: int,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     is_late: bool = False,
 ) -> int:
-    """`free`: of what one run can map, how many batches are not taken by what is unfinished already."""
-    parameters = {"campaign_id": campaign_id, "batch_size": batch_size, "max_batches": max(1, free), "is_late": is_late}
+    """`free`: of what one run can map, how many batches are not taken by what is unfinished already.
+
+    `batch_size`: messages of a batch; None: by the number of those who join.
+    """
+    parameters = {
+        "campaign_id": campaign_id,
+        "batch_size": batch_size or BATCH_SIZE,
+        "largest_batch": batch_size or LARGEST_BATCH,
+        "batches": BATCHES,
+        "max_batches": max(1, free),
+        "is_late": is_late,
+    }
     connection.execute(SQL["make_room"], parameters)
     row = db.one(connection, SQL["enrol_audience"], parameters)
     return int(row["enrolled"]) if row else 0

@@ -29,7 +29,8 @@ WHERE 2 * ((SELECT max(id) FROM campaigns) + 1 - last.first_campaign_id) > last.
 
 -- name: enrol_audience
 -- Everyone who matches the campaign's filter and has no message yet joins its ledger. Returns one row: how many joined.
--- They are numbered into batches of %(batch_size)s, or of as many as keep the campaign within %(max_batches)s batches.
+-- They are numbered into batches of %(batch_size)s; of up to %(largest_batch)s where that makes no more than %(batches)s of
+-- them; and in any case of as many as keep the campaign within %(max_batches)s batches.
 -- Whoever adds messages holds lock_audience, so none comes between: ON CONFLICT would take a fifth of the time for nothing.
 WITH campaign AS (
     SELECT id, filter_tags, filter_operator_codes FROM campaigns WHERE id = %(campaign_id)s
@@ -48,7 +49,9 @@ WITH campaign AS (
     INSERT INTO batches (campaign_id, number, first_id, last_id, size, is_late)
     SELECT %(campaign_id)s,
            (SELECT coalesce(max(number), 0) FROM batches WHERE campaign_id = %(campaign_id)s) + 1
-               + position / greatest(%(batch_size)s, ceil(total / %(max_batches)s::numeric)::bigint),
+               + position / greatest(%(batch_size)s,
+                                     least(ceil(total / %(batches)s::numeric)::bigint, %(largest_batch)s),
+                                     ceil(total / %(max_batches)s::numeric)::bigint),
            min(id), max(id), count(*), %(is_late)s
     FROM numbered
     GROUP BY 2
