@@ -50,8 +50,9 @@ _numbers = itertools.count(1)
 
 
 def is_of_the_stack(nodeid: str) -> bool:
-    """Whether a test starts, shares or stops a whole stack."""
-    return nodeid.startswith(("tests/stack/", "tests/browser/", "tests/local/"))
+    """Whether a test starts, shares or stops a whole stack (that of Celery has its own, and goes beside them)."""
+    path = nodeid.partition("::")[0]
+    return path.startswith(("tests/stack/", "tests/browser/", "tests/local/")) and path != "tests/stack/test_celery.py"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

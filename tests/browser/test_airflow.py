@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.browser]
 def test_mailing_stands_in_airflows_navigation(visit, settings, connection):
     operator = visit("operator")
     operator.page.goto(settings.ui_url)
-    operator.page.get_by_role("link", name="Mailing").click()
+    operator.page.get_by_role("link", name="Mailing", exact=True).click()
     frame = operator.page.frame_locator("iframe")
     heading = frame.get_by_role("heading", name="Campaigns")
     expect(heading).to_be_visible()

@@ -82,7 +82,7 @@ def test_inside_airflows_frame_the_login_opens_in_another_tab_too(visit, connect
     operator = visit("operator")
     page = operator.page
     page.goto(settings.ui_url)
-    page.get_by_role("link", name="Mailing").click()
+    page.get_by_role("link", name="Mailing", exact=True).click()
     frame = page.frame_locator("iframe")
     frame.get_by_role("link", name="New campaign").first.click()
     expect(frame.locator("#preview-said")).to_contain_text("Choose a window")  # its scripts are at work
