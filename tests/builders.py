@@ -139,3 +139,17 @@ def outcome_of(claim: messages.Claim, state: str, reason: str | None = None, **m
 def let_leases_run_out(connection: db.Connection) -> None:
     """As if every task that holds a lease had died half a minute ago."""
     connection.execute("UPDATE leases SET expires_at = now() - interval '1 second'")
+
+
+def change(connection, table, assignment):
+    """Every row of a table."""
+    connection.execute(f"UPDATE {table} SET {assignment}")  # noqa: S608
+
+
+def put_into(connection, state, reason="test"):
+    """Every message into a state, as if it had come there."""
+    connection.execute(
+        "UPDATE messages SET state = %s, reason = %s, attempts = 1, token = 1, revision = 1,"
+        " claimed_at = now() - interval '10 minutes', sent_at = CASE %s WHEN 'sent' THEN now() END, in_doubt = %s",
+        (state, reason, state, state == "unknown"),
+    )

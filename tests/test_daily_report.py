@@ -16,7 +16,7 @@ import pytest
 from aiosmtpd.controller import Controller
 
 from local.settings import free_port
-from mailing import daily_report, messages, runs, spans
+from mailing import daily_report, runs, spans, verdicts
 from mailing.daily_report import figures, folder
 from mailing.errors import InvalidInput, Unusable
 from tests.builders import HOUR, a_campaign, an_open_campaign, now, settle, some_clients
@@ -138,7 +138,7 @@ class TestFigures:
 
     def test_a_later_verdict_shows(self, connection, two_campaigns):
         short, _ = two_campaigns
-        messages.settle_all(connection, short, "give_up", actor="test")
+        verdicts.settle_all(connection, short, "give_up", actor="test")
         assert (count(connection).totals["unknown"], count(connection).totals["failed"]) == (0, 3)
 
     def test_an_archived_campaign_keeps_its_figures_where_they_are_known_by_day(self, connection, two_campaigns):

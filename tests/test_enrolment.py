@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from mailing import campaigns, db, enrolment, ledger, messages, runs
+from mailing import campaigns, db, enrolment, ledger, messages, runs, verdicts
 from mailing.errors import Conflict, InvalidInput, NotFound
 from mailing.local_hours import spans
 from mailing.sender import BatchSender
@@ -51,7 +51,7 @@ def remove(connection, message_id):
 
 def resend(connection, campaign_id, *which):
     with connection.transaction():
-        return enrolment.resend(connection, campaign_id, which, actor=ANNA)
+        return verdicts.resend(connection, campaign_id, which, actor=ANNA)
 
 
 def select(connection, campaign_id, **more):
@@ -528,7 +528,7 @@ def test_nothing_is_sent_again_by_a_campaign_that_is_cancelled_or_outside_its_wi
     with pytest.raises(
         Conflict, match=f"campaign {opened}: resend: wanted a campaign that is not cancelled, its window"
     ):
-        enrolment.resend(connection, opened, ["failed"], actor=ANNA)
+        verdicts.resend(connection, opened, ["failed"], actor=ANNA)
     assert kept(connection) == before
 
 
@@ -550,12 +550,12 @@ def test_another_number_than_was_confirmed_is_not_sent_again(connection, opened)
         (["failed", "unknown"], 2, "3 are failed or unknown by now, 2 were confirmed"),
     ):
         with pytest.raises(Conflict, match=f"^campaign {opened}: resend: {said}: look again$"):
-            enrolment.resend(connection, opened, which, expected=expected, actor=ANNA)
+            verdicts.resend(connection, opened, which, expected=expected, actor=ANNA)
         assert kept(connection) == before
-    counts = enrolment.resend(connection, opened, ["failed", "unknown"], expected=3, actor=ANNA)
+    counts = verdicts.resend(connection, opened, ["failed", "unknown"], expected=3, actor=ANNA)
     assert counts == {"failed": 2, "unknown": 1}
     with pytest.raises(Conflict, match="0 are failed by now, 1 was confirmed"):
-        enrolment.resend(connection, opened, ["failed"], expected=1, actor=ANNA)
+        verdicts.resend(connection, opened, ["failed"], expected=1, actor=ANNA)
 
 
 def test_two_who_send_the_same_again_at_once_do_it_once(connection, opened):
@@ -564,10 +564,10 @@ def test_two_who_send_the_same_again_at_once_do_it_once(connection, opened):
 
     def resend_beside():
         with db.transaction() as other:
-            counts.append(enrolment.resend(other, opened, ["failed"], actor="boris"))
+            counts.append(verdicts.resend(other, opened, ["failed"], actor="boris"))
 
     with db.transaction() as first:
-        counts.append(enrolment.resend(first, opened, ["failed"], actor=ANNA))
+        counts.append(verdicts.resend(first, opened, ["failed"], actor=ANNA))
         beside = threading.Thread(target=resend_beside)
         beside.start()
         wait_until(lambda: waiting_for_locks(connection) == 1)
@@ -639,7 +639,7 @@ def test_of_chosen_messages_those_that_failed_are_sent_again_of_whatever_campaig
     [other] = settle_as(connection, second, "failed", "http_400", limit=1)
 
     with connection.transaction():
-        assert enrolment.resend_chosen(connection, [failed[0], unknown, other, 99_999], actor=ANNA) == 2
+        assert verdicts.resend_chosen(connection, [failed[0], unknown, other, 99_999], actor=ANNA) == 2
 
     assert audience_adds_up(connection, first) == {"pending": 1, "failed": 1, "unknown": 1}
     assert audience_adds_up(connection, second) == {"pending": 3}
@@ -654,6 +654,6 @@ def test_chosen_messages_of_a_campaign_that_is_over_keep_all_as_they_are(connect
     before = kept(connection)
 
     with pytest.raises(Conflict, match=f"campaign {second}: resend"), connection.transaction():
-        enrolment.resend_chosen(connection, ids, actor=ANNA)
+        verdicts.resend_chosen(connection, ids, actor=ANNA)
 
     assert kept(connection) == before

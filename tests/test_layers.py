@@ -19,7 +19,7 @@ FLOORS = [
     {"db", "models", "client_file"},
     {"migrate", "audit", "pool", "listing", "idempotency", "problems"},
     {"tags", "gate", "headers", "poke", "campaign_rows"},
-    {"clients", "campaigns", "messages", "gateways", "client_import", "ledger", "finishes"},
+    {"clients", "campaigns", "messages", "gateways", "client_import", "ledger", "finishes", "verdicts"},
     {
         "runs",
         "gateway",

@@ -31,7 +31,7 @@ from hypothesis.stateful import (
 )
 from psycopg.rows import dict_row
 
-from mailing import campaigns, db, enrolment, gateways, messages, recount, runs
+from mailing import campaigns, db, enrolment, gateways, messages, recount, runs, verdicts
 from mailing.breaker import TOLERANCE, Report
 from mailing.errors import Conflict, InvalidInput, MailingError, NotFinished
 from mailing.local_hours import LocalHours, spans
@@ -264,7 +264,7 @@ def has_messages(machine: LedgerMachine) -> bool:
 
 
 def has_ends(machine: LedgerMachine) -> bool:
-    return any(row["state"] in enrolment.RESENDABLE for row in machine.ledger.messages.values())
+    return any(row["state"] in verdicts.RESENDABLE for row in machine.ledger.messages.values())
 
 
 def has_doubts(machine: LedgerMachine) -> bool:
@@ -804,12 +804,12 @@ class LedgerMachine(RuleBasedStateMachine):
         is_to_run = self.changed or new["audience_stale"]
         assert not (is_to_run and not new["is_over"]) or new["status"] != "finished", "it has something to do again"
 
-    @act(4, has_doubts, pick=PICK, verdict=st.sampled_from(messages.VERDICTS))
+    @act(4, has_doubts, pick=PICK, verdict=st.sampled_from(verdicts.VERDICTS))
     def settle(self, pick: int, verdict: str) -> None:
         """A person's word on one message, most often on one that is waiting for it."""
         unknown = [id_ for id_, row in self.ledger.messages.items() if row["state"] == "unknown" or pick > 25]
         id_ = unknown[pick % len(unknown)]
-        result = self.do("settle", lambda c: messages.settle(c, id_, verdict, actor=ACTOR))
+        result = self.do("settle", lambda c: verdicts.settle(c, id_, verdict, actor=ACTOR))
         row = self.before.messages[id_]
         may = row["state"] == "unknown" and self._may_settle(row["campaign_id"], verdict)
         assert isinstance(result, Conflict) == (not may)
@@ -819,13 +819,13 @@ class LedgerMachine(RuleBasedStateMachine):
         2,
         has_doubts,
         campaign_id=CAMPAIGN,
-        verdict=st.sampled_from(messages.VERDICTS),
+        verdict=st.sampled_from(verdicts.VERDICTS),
         reason=st.sampled_from([None, "task_died"]),
     )
     def settle_all(self, campaign_id: int, verdict: str, reason: str | None) -> None:
         result = self.do(
             "settle",
-            lambda c: messages.settle_all(c, campaign_id, verdict, actor=ACTOR, reason=reason),
+            lambda c: verdicts.settle_all(c, campaign_id, verdict, actor=ACTOR, reason=reason),
             campaign_id=campaign_id,
         )
         unknown = [row for row in self.before.of(campaign_id) if row["state"] == "unknown"]
@@ -924,7 +924,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @act(2, has_ends, campaign_id=CAMPAIGN, which=st.sampled_from([("failed",), ("unknown",), ("unknown", "failed")]))
     def resend(self, campaign_id: int, which: tuple[str, ...]) -> None:
         result = self.do(
-            "resend", lambda c: enrolment.resend(c, campaign_id, which, actor=ACTOR), campaign_id=campaign_id
+            "resend", lambda c: verdicts.resend(c, campaign_id, which, actor=ACTOR), campaign_id=campaign_id
         )
         rows = [row for row in self.before.of(campaign_id) if row["state"] in which]
         if rows and not self._may_settle(campaign_id, "send_again"):
@@ -1192,7 +1192,7 @@ class Rival(threading.Thread):
         unknown = self.connection.execute("SELECT id FROM messages WHERE state = 'unknown'").fetchall()
         if unknown:
             with suppress(Conflict):  # somebody was faster
-                messages.settle(self.connection, self.dice.choice(unknown)["id"], "send_again", actor=ACTOR)
+                verdicts.settle(self.connection, self.dice.choice(unknown)["id"], "send_again", actor=ACTOR)
 
 
 @pytest.fixture

@@ -5,25 +5,25 @@ from __future__ import annotations
 from datetime import time, timedelta
 
 import pytest
-from structlog.testing import capture_logs
 
-from mailing import campaigns, db, messages, runs
-from mailing.errors import Conflict, InvalidInput, NotFound
+from mailing import campaigns, db, messages, runs, verdicts
+from mailing.errors import NotFound
 from mailing.local_hours import Span, spans
-from mailing.messages import VERDICTS, Outcome
+from mailing.messages import Outcome
 from mailing.models import MESSAGE_STATES
 from tests import builders
 from tests.builders import (
     HOUR,
     a_campaign,
     an_open_campaign,
-    audited,
+    change,
     evidence,
     kept,
     ledger,
     let_leases_run_out,
     now,
     outcome_of,
+    put_into,
     some_clients,
     states,
     terms_of,
@@ -275,10 +275,6 @@ def rows_read(node):
 
 
 # What a task believes must be so in the rows
-
-
-def change(connection, table, assignment):
-    connection.execute(f"UPDATE {table} SET {assignment}")  # noqa: S608
 
 
 @pytest.mark.parametrize(
@@ -572,203 +568,6 @@ def test_from_clock_to_claim_local_hours_are_what_the_clients_walls_show(connect
     assert all(abs(row["not_before"] - (now() + 21 * HOUR)) < MINUTE for row in late)
 
 
-# Verdicts
-
-
-def put_into(connection, state, reason="test"):
-    """Every message into a state, as if it had come there."""
-    connection.execute(
-        "UPDATE messages SET state = %s, reason = %s, attempts = 1, token = 1, revision = 1,"
-        " claimed_at = now() - interval '10 minutes', sent_at = CASE %s WHEN 'sent' THEN now() END, in_doubt = %s",
-        (state, reason, state, state == "unknown"),
-    )
-
-
-@pytest.fixture
-def doubtful(connection):
-    """A campaign of three whose messages are unknown, claimed ten minutes ago: its id, and theirs."""
-    campaign_id, _ = an_open_campaign(connection, clients=3)
-    put_into(connection, "unknown", "no_answer")
-    return campaign_id, [row["id"] for row in ledger(connection, campaign_id)]
-
-
-@pytest.mark.parametrize(
-    ("verdict", "state", "reason"),
-    [("send_again", "pending", None), ("assume_sent", "sent", "assumed_sent"), ("give_up", "failed", "given_up")],
-)
-def test_a_verdict_settles_the_one_message_it_is_about_and_is_kept(connection, doubtful, verdict, state, reason):
-    campaign_id, [first, second, third] = doubtful
-
-    messages.settle(connection, second, verdict, actor="anna")
-
-    rows = {row["id"]: row for row in ledger(connection, campaign_id)}
-    assert (rows[second]["state"], rows[second]["reason"], rows[second]["not_before"]) == (state, reason, None)
-    assert {rows[id_]["state"] for id_ in (first, third)} == {"unknown"}
-    assert audited(connection) == [("anna", verdict, campaign_id, second, None)]
-
-
-def test_what_is_assumed_sent_was_sent_when_it_was_claimed(connection, doubtful):
-    messages.settle(connection, doubtful[1][0], "assume_sent", actor="anna")
-    row = ledger(connection, doubtful[0])[0]
-    assert row["sent_at"] == row["claimed_at"]
-
-
-def test_what_is_sent_again_keeps_its_id_and_that_it_was_in_doubt(connection, doubtful):
-    campaign_id, [first, *_] = doubtful
-    messages.settle(connection, first, "send_again", actor="anna")
-    [again] = builders.claim(connection, campaign_id, lease_on(connection, campaign_id))
-    assert (again.id, again.attempts) == (first, 2)
-    assert ledger(connection, campaign_id)[0]["in_doubt"]
-
-
-def test_a_verdict_on_all_is_a_verdict_on_each_that_is_unknown(connection, doubtful):
-    campaign_id, ids = doubtful
-    connection.execute("UPDATE messages SET state = 'failed' WHERE id = %s", (ids[0],))
-    other, _ = an_open_campaign(connection, clients=0)
-    connection.execute("UPDATE messages SET state = 'unknown', reason = 'test' WHERE campaign_id = %s", (other,))
-
-    assert messages.settle_all(connection, campaign_id, "give_up", actor="anna") == 2
-
-    assert [row["reason"] for row in ledger(connection, campaign_id)] == ["no_answer", "given_up", "given_up"]
-    assert states(connection, other) == {"unknown": 3}
-    assert audited(connection) == [("anna", "give_up", campaign_id, id_, None) for id_ in ids[1:]]
-    assert messages.settle_all(connection, campaign_id, "give_up", actor="anna") == 0
-
-
-def test_a_verdict_is_told_once_however_many_messages_it_is_on(connection, doubtful):
-    campaign_id, [first, *rest] = doubtful
-    client_id = ledger(connection, campaign_id)[0]["client_id"]
-
-    with capture_logs() as logs:
-        messages.settle(connection, first, "send_again", actor="anna")
-        messages.settle_all(connection, campaign_id, "give_up", actor="bob")
-        messages.settle_all(connection, campaign_id, "give_up", actor="bob")
-
-    settled = {"event": "settled", "log_level": "info", "campaign_id": campaign_id}
-    assert logs == [
-        settled | {"verdict": "send_again", "actor": "anna", "message_id": first, "client_id": client_id},
-        settled | {"verdict": "give_up", "actor": "bob", "messages": len(rest)},
-    ]
-
-
-def test_a_verdict_on_all_may_be_about_one_reason(connection, doubtful):
-    campaign_id, ids = doubtful
-    connection.execute("UPDATE messages SET reason = 'task_died' WHERE id = %s", (ids[1],))
-    assert messages.settle_all(connection, campaign_id, "assume_sent", actor="anna", reason="http_504") == 0
-    assert messages.settle_all(connection, campaign_id, "assume_sent", actor="anna", reason="task_died") == 1
-    assert [row["state"] for row in ledger(connection, campaign_id)] == ["unknown", "sent", "unknown"]
-
-
-@pytest.mark.parametrize("verdict", VERDICTS)
-@pytest.mark.parametrize(("expected", "said"), [(1, "1 was"), (1_200, "1,200 were"), (0, "0 were")])
-def test_a_verdict_on_another_number_than_was_confirmed_changes_nothing(connection, doubtful, verdict, expected, said):
-    campaign_id, _ = doubtful
-    before = kept(connection)
-    refusal = f"^campaign {campaign_id}: {verdict}: 3 are in doubt by now, {said} confirmed: look again$"
-    with capture_logs() as logs, pytest.raises(Conflict, match=refusal):
-        messages.settle_all(connection, campaign_id, verdict, actor="anna", expected=expected)
-    assert (kept(connection), logs) == (before, [])
-    assert messages.settle_all(connection, campaign_id, verdict, actor="anna", expected=3) == 3
-    with pytest.raises(Conflict, match="0 are in doubt by now, 3 were confirmed"):
-        messages.settle_all(connection, campaign_id, verdict, actor="anna", expected=3)
-    with pytest.raises(NotFound):
-        messages.settle_all(connection, 99, verdict, actor="anna", expected=3)
-
-
-@pytest.mark.parametrize("verdict", VERDICTS)
-@pytest.mark.parametrize("state", [state for state in MESSAGE_STATES if state != "unknown"])
-def test_a_verdict_on_a_message_that_is_not_in_doubt_is_refused(connection, doubtful, verdict, state):
-    put_into(connection, state)
-    before = kept(connection)
-    message_id = doubtful[1][0]
-    refusal = f"^message {message_id}: {verdict}: wanted a message that is unknown, it is {state}$"
-    with pytest.raises(Conflict, match=refusal):
-        messages.settle(connection, message_id, verdict, actor="anna")
-    assert messages.settle_all(connection, doubtful[0], verdict, actor="anna") == 0
-    assert kept(connection) == before
-
-
-@pytest.mark.parametrize("verdict", VERDICTS)
-def test_what_a_verdict_is_about_must_be_there(connection, verdict):
-    with pytest.raises(NotFound, match="^message 99: there is no such message$"):
-        messages.settle(connection, 99, verdict, actor="anna")
-    with pytest.raises(NotFound, match="^campaign 99: there is no such campaign$"):
-        messages.settle_all(connection, 99, verdict, actor="anna")
-    assert audited(connection) == []
-
-
-@pytest.mark.parametrize(
-    ("verdict", "actor", "message"),
-    [
-        ("resend", "anna", "verdict 'resend': wanted one of send_again, assume_sent, give_up"),
-        ("", "anna", "verdict '': wanted one of send_again, assume_sent, give_up"),
-        ("give_up", "", "actor: wanted the name of who decides"),
-        ("send_again", " ", "actor: wanted the name of who decides"),
-        ("assume_sent", "a" * 201, "actor: wanted the name of who decides, of 1 to 200 characters"),
-    ],
-)
-def test_a_verdict_needs_a_name_and_one_of_three_words(connection, doubtful, verdict, actor, message):
-    campaign_id, [first, *_] = doubtful
-    before = kept(connection)
-    with pytest.raises(InvalidInput, match=f"^message {first}: {message}"):
-        messages.settle(connection, first, verdict, actor=actor)
-    with pytest.raises(InvalidInput, match=f"^campaign {campaign_id}: {message}"):
-        messages.settle_all(connection, campaign_id, verdict, actor=actor)
-    assert kept(connection) == before
-
-
-@pytest.mark.parametrize(
-    "state_of_campaign",
-    [
-        "sending_stop = now()",
-        "status = 'finished', finished_at = now(), sending_stop = now()",
-        "status = 'cancelled', finished_at = now()",
-        "sending_start = now() + interval '1 minute'",
-    ],
-)
-def test_nothing_is_sent_again_where_nothing_may_be_sent(connection, doubtful, state_of_campaign):
-    campaign_id, [first, *_] = doubtful
-    change(connection, "campaigns", state_of_campaign)
-    before = kept(connection)
-    refusal = f"^campaign {campaign_id}: send_again: wanted a campaign that is not cancelled, its window open$"
-    with pytest.raises(Conflict, match=refusal):
-        messages.settle(connection, first, "send_again", actor="anna")
-    with pytest.raises(Conflict, match=refusal):
-        messages.settle_all(connection, campaign_id, "send_again", actor="anna")
-    assert kept(connection) == before
-
-    messages.settle(connection, first, "assume_sent", actor="anna")
-    assert messages.settle_all(connection, campaign_id, "give_up", actor="anna") == 2
-
-
-@pytest.mark.parametrize(("status", "then"), [("running", "running"), ("paused", "paused"), ("finished", "running")])
-def test_what_is_sent_again_gets_a_run_and_opens_a_finished_campaign(connection, doubtful, status, then):
-    campaign_id, ids = doubtful
-    connection.execute(
-        "UPDATE campaigns SET status = %s, finished_at = CASE %s WHEN 'finished' THEN now() END", (status,) * 2
-    )
-    before = now()
-
-    assert messages.settle_all(connection, campaign_id, "send_again", actor="anna") == 3
-
-    row = connection.execute("SELECT * FROM campaigns").fetchone()
-    assert (row["status"], row["finished_at"]) == (then, None)
-    assert before <= row["wake_at"] <= now()
-    assert audited(connection) == [("anna", "send_again", campaign_id, id_, None) for id_ in ids]
-    if then == "running":
-        assert runs.select_audience(connection, campaign_id).batches == [1]
-
-
-@pytest.mark.parametrize("verdict", ["assume_sent", "give_up"])
-def test_a_verdict_that_ends_a_message_leaves_a_finished_campaign_finished(connection, doubtful, verdict):
-    runs.close(connection, doubtful[0])
-    before = kept(connection, "campaigns")
-    messages.settle_all(connection, doubtful[0], verdict, actor="anna")
-    assert kept(connection, "campaigns") == before
-    progress = campaigns.progress(connection, doubtful[0])
-    assert (progress.status, progress.unknown) == ("finished", 0)
-
-
 # The late word of a task that was presumed dead, after a person's verdict
 
 
@@ -793,7 +592,7 @@ def test_a_late_word_settles_only_what_nobody_has_settled(connection, opened, ve
     [claimed] = claim(connection, opened, token, limit=1)
     let_leases_run_out(connection)
     messages.recover_claims(connection, *opened)
-    messages.settle(connection, claimed.id, verdict, actor="anna")
+    verdicts.settle(connection, claimed.id, verdict, actor="anna")
 
     assert messages.record(connection, opened[0], token, [outcome_of(claimed, word)]) == counts
 
@@ -925,23 +724,3 @@ def test_the_outlook_says_what_keeps_the_batch_from_being_sent(connection, opene
     assert 3_500 < look.closes_s <= 3_590
     row = connection.execute("SELECT updated FROM campaigns").fetchone()
     assert look.updated == row["updated"].timestamp()
-
-
-def test_a_verdict_on_chosen_messages_is_on_those_that_are_unknown_of_whatever_campaigns(connection, doubtful):
-    campaign_id, ids = doubtful
-    connection.execute("UPDATE messages SET state = 'failed' WHERE id = %s", (ids[0],))
-    other, _ = an_open_campaign(connection, clients=0)
-    connection.execute("UPDATE messages SET state = 'unknown', reason = 'test' WHERE campaign_id = %s", (other,))
-    others = [row["id"] for row in ledger(connection, other)]
-
-    assert messages.settle_chosen(connection, [others[0], *ids[:2], 99_999], "give_up", actor="anna") == 2
-
-    assert [row["reason"] for row in ledger(connection, campaign_id)] == ["no_answer", "given_up", "no_answer"]
-    assert states(connection, other) == {"failed": 1, "unknown": 2}
-    assert audited(connection) == [
-        ("anna", "give_up", campaign_id, ids[1], None),
-        ("anna", "give_up", other, others[0], None),
-    ]
-    assert messages.settle_chosen(connection, ids[:2], "give_up", actor="anna") == 0
-    with pytest.raises(InvalidInput, match="2 messages: verdict 'odd'"):
-        messages.settle_chosen(connection, ids[:2], "odd", actor="anna")

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from mailing import campaigns, enrolment, messages, recount, retention, runs, test_send, upkeep
+from mailing import campaigns, enrolment, recount, retention, runs, test_send, upkeep, verdicts
 from mailing.errors import Busy, Conflict, InvalidInput
 from tests.builders import a_campaign, kept, now, some_clients, states
 
@@ -195,8 +195,8 @@ def test_detached_messages_stay_as_tables_of_their_own(connection):
         lambda c: campaigns.edit(c, 1, actor="me", sending_stop=now() + timedelta(hours=1)),
         lambda c: campaigns.delete(c, 1, actor="me"),
         lambda c: enrolment.enrol(c, 1, 1, actor="me"),
-        lambda c: enrolment.resend(c, 1, ["failed"], actor="me"),
-        lambda c: messages.settle_all(c, 1, "give_up", actor="me"),
+        lambda c: verdicts.resend(c, 1, ["failed"], actor="me"),
+        lambda c: verdicts.settle_all(c, 1, "give_up", actor="me"),
         lambda c: test_send.plan(c, 1, [1], actor="me"),
     ],
     ids=["pause", "resume", "cancel", "edit", "delete", "enrol", "resend", "settle", "test send"],

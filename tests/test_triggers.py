@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from local.settings import free_port
-from mailing import campaigns, messages, runs, triggers
+from mailing import campaigns, messages, runs, triggers, verdicts
 from mailing.breaker import PROBE_S
 from mailing.triggers import POLL_S, CampaignTrigger
 from tests.builders import HOUR, a_campaign, an_open_campaign, let_probe, now
@@ -122,7 +122,7 @@ def test_each_task_is_woken_by_what_happens_to_its_own_campaign(connection):
         campaigns.pause(connection, ids["pause"], actor="anna")
         campaigns.resume(connection, ids["resume"], actor="anna")
         campaigns.cancel(connection, ids["cancel"], actor="anna")
-        messages.settle_all(connection, ids["send again"], "send_again", actor="anna")
+        verdicts.settle_all(connection, ids["send again"], "send_again", actor="anna")
         runs.wake(connection, ids["woken"])
 
     tasks = {name: waiting(connection, campaign_id) for name, campaign_id in ids.items()}

@@ -9,7 +9,7 @@ Floors, each importing only from the ones below it (proven by tests/test_layers.
 3. `migrate`; `audit`: who decided what; `pool`, `listing`, `idempotency`, `problems`: what a web server needs
 4. `tags`; `campaign_rows`: campaigns as they are read; `gate`: who may come in; `headers`; `poke`: tells Airflow
 5. nouns: `clients`, `client_import`, `campaigns`, `messages`, `gateways` (as rows); `ledger`: messages as they are
-   read; `finishes`: how campaigns ended
+   read; `finishes`: how campaigns ended; `verdicts`: what people say of what is in doubt, or failed
 6. `runs`: what a campaign's run does; `gateway`: speaks HTTP; `roster`: which campaigns are DAGs; `preview`: whom a
    campaign would reach; `statistics`; `spans`: figures of a span of time; `recount`: counts the ledger anew;
    `metrics`: figures for monitoring; `retention`: what of it goes; `exports`: outcomes of a campaign as a file;

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import sqlalchemy.exc
 
-from mailing import campaigns, client_import, db, exports, messages, migrate, recount, runs
+from mailing import campaigns, client_import, db, exports, migrate, recount, runs, verdicts
 from mailing.errors import InvalidInput, MailingError
 
 TRANSITIONS = {"pause": campaigns.pause, "resume": campaigns.resume, "cancel": campaigns.cancel}
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in TRANSITIONS:
         _add_campaign_command(commands, name, f"{name} a campaign")
     settling = _add_campaign_command(commands, "settle", "settle the messages of a campaign that are unknown")
-    settling.add_argument("verdict", choices=messages.VERDICTS)
+    settling.add_argument("verdict", choices=verdicts.VERDICTS)
     settling.add_argument("--reason", help="only those that are unknown for this reason")
     verifying = commands.add_parser("verify", help="count the ledger anew, and tell where the kept counts differ")
     verifying.add_argument("--campaign", type=int, help="only this one")
@@ -63,7 +63,7 @@ def _run(options: argparse.Namespace) -> int:
         _import(options.file, options.reject_file)
     elif options.command == "settle":
         with db.transaction() as connection:
-            settled = messages.settle_all(
+            settled = verdicts.settle_all(
                 connection, options.campaign, options.verdict, actor=options.actor, reason=options.reason
             )
         print(f"campaign {options.campaign}: {settled:,} messages: {options.verdict}")

@@ -1,4 +1,4 @@
-"""What people do to messages by hand: enrol a client, postpone, remove, send again. It cannot forge an outcome.
+"""What people do to messages by hand: enrol a client, postpone, remove. It cannot forge an outcome.
 
 Functions take a connection and never commit; times are aware. What each of them means, and why:
 docs/decisions/0014-what-writing-a-message-by-hand-means.md.
@@ -6,13 +6,12 @@ docs/decisions/0014-what-writing-a-message-by-hand-means.md.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
 import structlog
 
-from mailing import audit, campaign_rows, campaigns, db, messages, runs
+from mailing import audit, campaigns, db, runs, verdicts
 from mailing.errors import Conflict, InvalidInput, NotFound
 from mailing.local_hours import LocalHours
 from mailing.window import LAST_CALL
@@ -25,7 +24,6 @@ ID_SPAN = 100_000
 """How far the ids of a batch may lie apart before the next client begins a new one."""
 
 REMOVABLE = ("pending", "expired", "cancelled", "excluded")
-RESENDABLE = ("failed", "unknown")
 
 _BEGUN = ("running", "paused")
 
@@ -50,7 +48,7 @@ def enrol(connection: db.Connection, campaign_id: int, client_id: int, *, actor:
     if not matches:
         raise Conflict(f"client {client_id} does not match the filter of campaign {campaign_id}")
     message_id = _enrol(connection, campaign, parameters)
-    _wake(connection, campaign_id)
+    verdicts.reopen(connection, campaign_id)
     audit.record(connection, actor, "enrol", campaign_id=campaign_id, message_id=message_id, client_id=client_id)
     return message_id
 
@@ -93,7 +91,7 @@ def postpone(connection: db.Connection, message_id: int, not_before: datetime | 
         _check_moment(thing, not_before, campaign, message)
     connection.execute(SQL["postpone_message"], parameters)
     if message["not_before"] is not None and (not_before is None or not_before < message["not_before"]):
-        _wake(connection, campaign["id"])  # its task waits for the later moment
+        verdicts.reopen(connection, campaign["id"])  # its task waits for the later moment
     audit.record(
         connection, actor, "postpone", campaign_id=campaign["id"], message_id=message_id,
         not_before=not_before and not_before.isoformat(),
@@ -159,63 +157,6 @@ def _to_remove(connection: db.Connection, thing: str, parameters: dict[str, Any]
             f" it is {message['state']} after {message['attempts']} attempts"
         )
     return message
-
-
-def resend(
-    connection: db.Connection,
-    campaign_id: int,
-    states: Collection[str],
-    *,
-    message_ids: Collection[int] | None = None,
-    expected: int | None = None,
-    actor: str,
-) -> dict[str, int]:
-    """Send again, under the same ids, what `failed` or is `unknown` (or both). Returns how many there were of each.
-
-    `message_ids`: only those of them. `expected`: how many whoever asks was told of; None: however many. An unknown
-    message may have been taken, so its client may get it twice: whoever asks answers for that. Raises NotFound,
-    InvalidInput, and Conflict for a campaign that is cancelled, or outside its window, and where there are more or
-    fewer of them by now; then nothing is written.
-    """
-    thing = f"campaign {campaign_id}"
-    audit.check_actor(thing, actor)
-    if not states or set(states) - set(RESENDABLE):
-        raise InvalidInput(f"{thing}: resend: wanted some of {', '.join(RESENDABLE)}, got {sorted(states)}", ["states"])
-    counts = dict.fromkeys(sorted(states), 0)
-    ids = None if message_ids is None else list(message_ids)
-    parameters = {"campaign_id": campaign_id, "states": list(counts), "ids": ids, "actor": actor}
-    with connection.transaction():
-        locked = db.one(connection, SQL["lock_for_resend"], parameters)
-        if locked and locked["count"]:
-            _reopen(connection, campaign_id)
-            counts |= {row["state"]: row["count"] for row in connection.execute(SQL["resend_messages"], parameters)}
-        else:
-            campaign_rows.check_there(connection, campaign_id)
-        messages.check_confirmed(f"{thing}: resend", sum(counts.values()), expected, " or ".join(counts))
-    if any(counts.values()):
-        log.info("to be sent again", campaign_id=campaign_id, actor=actor, **counts)
-    return counts
-
-
-def resend_chosen(connection: db.Connection, message_ids: Collection[int], *, actor: str) -> int:
-    """Send again those of these messages that `failed`, of whatever campaigns. Returns how many they were.
-
-    Raises Conflict where one of their campaigns is cancelled, or outside its window; then nothing is written.
-    """
-    parameters = {"ids": list(message_ids), "states": ["failed"]}
-    campaign_ids = [row["campaign_id"] for row in connection.execute(SQL["campaigns_to_resend"], parameters)]
-    counts = (resend(connection, id_, ["failed"], message_ids=message_ids, actor=actor) for id_ in campaign_ids)
-    return sum(each["failed"] for each in counts)
-
-
-def _reopen(connection: db.Connection, campaign_id: int) -> None:
-    if not _wake(connection, campaign_id):
-        raise Conflict(f"campaign {campaign_id}: resend: wanted a campaign that is not cancelled, its window open")
-
-
-def _wake(connection: db.Connection, campaign_id: int) -> bool:
-    """Have it run once more, also when it is resumed only later. False: it is cancelled, or outside its window."""
-    return connection.execute(messages.SQL["reopen"], {"campaign_id": campaign_id}).rowcount == 1
 
 
 def _check_open(thing: str, action: str, campaign: dict[str, Any]) -> None:

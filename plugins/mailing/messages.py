@@ -1,4 +1,4 @@
-"""The ledger: leases, claims, outcomes, verdicts. Functions take a connection and never commit; durations: seconds."""
+"""The ledger: leases, claims, outcomes. Functions take a connection and never commit; durations: seconds."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import structlog
 from psycopg.rows import args_row
 
-from mailing import audit, campaign_rows, db
-from mailing.errors import Conflict, InvalidInput, NotFound
+from mailing import db
+from mailing.errors import NotFound
 from mailing.local_hours import LocalHours, Span
 from mailing.models import MAX_REPLY
 
@@ -25,8 +25,6 @@ LEASE = timedelta(seconds=30)
 
 RENEW_S = 2.0
 """How often a task renews its lease and learns the terms anew: so soon a change of its gateway's row takes effect."""
-
-VERDICTS = ("send_again", "assume_sent", "give_up")
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,114 +317,6 @@ def attempts(connection: db.Connection, message_id: int) -> list[Attempt]:
     """Every attempt at one message that failed or is in doubt, by time."""
     rows = connection.execute(SQL["attempts_of_message"], {"message_id": message_id})
     return [Attempt(**row) for row in rows]
-
-
-def settle(connection: db.Connection, message_id: int, verdict: str, *, actor: str) -> None:
-    """A person's word on one message that is `unknown`: `send_again`, `assume_sent` or `give_up`; kept with `actor`.
-
-    `send_again` wakes the campaign; it wants its window open. Raises NotFound, InvalidInput, Conflict; then nothing is
-    written.
-    """
-    _check_verdict(f"message {message_id}", verdict, actor)
-    message = db.one(connection, SQL["message_for_verdict"], {"message_id": message_id})
-    if message is None:
-        raise NotFound(f"message {message_id}: there is no such message")
-    if message["state"] != "unknown":
-        raise Conflict(f"message {message_id}: {verdict}: wanted a message that is unknown, it is {message['state']}")
-    campaign_id = message["campaign_id"]
-    _apply(connection, _verdict_on(campaign_id, verdict, actor, ids=[message_id]))
-    log.info(
-        "settled", campaign_id=campaign_id, verdict=verdict, actor=actor, message_id=message_id,
-        client_id=message["client_id"],
-    )  # fmt: skip
-
-
-def settle_all(
-    connection: db.Connection,
-    campaign_id: int,
-    verdict: str,
-    *,
-    actor: str,
-    reason: str | None = None,
-    expected: int | None = None,
-) -> int:
-    """The same word on all `unknown` messages of a campaign (of one `reason`). Returns how many there were.
-
-    `expected`: how many whoever decides was told of; None: however many. Raises NotFound, InvalidInput, and Conflict
-    where there are more or fewer of them by now; then nothing is written.
-    """
-    thing = f"campaign {campaign_id}"
-    _check_verdict(thing, verdict, actor)
-    parameters = _verdict_on(campaign_id, verdict, actor, reason=reason)
-    with connection.transaction():
-        count = _settle_many(connection, parameters)
-        if count == 0:
-            campaign_rows.check_there(connection, campaign_id)
-        check_confirmed(f"{thing}: {verdict}", count, expected, "in doubt")
-    _log_settled(parameters, count)
-    return count
-
-
-def check_confirmed(thing: str, found: int, expected: int | None, state: str) -> None:
-    """Raise Conflict where somebody confirmed another figure than was found; None: they confirmed none.
-
-    To be called once the rows are changed, for only then is it sure how many they were: the caller takes it all back.
-    """
-    if expected is not None and found != expected:
-        raise Conflict(
-            f"{thing}: {found:,} {'is' if found == 1 else 'are'} {state} by now,"
-            f" {expected:,} {'was' if expected == 1 else 'were'} confirmed: look again"
-        )
-
-
-def settle_chosen(connection: db.Connection, message_ids: Collection[int], verdict: str, *, actor: str) -> int:
-    """The same word on those of these messages that are `unknown`, of whatever campaigns. Returns how many they were.
-
-    Raises as `settle` does, where one campaign of them cannot send again too; then nothing is written.
-    """
-    _check_verdict(f"{len(message_ids)} messages", verdict, actor)
-    ids = list(message_ids)
-    of_each = [
-        _verdict_on(row["campaign_id"], verdict, actor, ids=ids)
-        for row in connection.execute(SQL["campaigns_in_doubt"], {"ids": ids})
-    ]
-    total = 0
-    for parameters in of_each:
-        count = _settle_many(connection, parameters)
-        _log_settled(parameters, count)
-        total += count
-    return total
-
-
-def _check_verdict(thing: str, verdict: str, actor: str) -> None:
-    if verdict not in VERDICTS:
-        raise InvalidInput(f"{thing}: verdict {verdict!r}: wanted one of {', '.join(VERDICTS)}")
-    audit.check_actor(thing, actor)
-
-
-def _verdict_on(
-    campaign_id: int, verdict: str, actor: str, *, ids: list[int] | None = None, reason: str | None = None
-) -> dict[str, Any]:
-    """A verdict on a campaign's unknown messages as parameters of a statement. `ids`, `reason`: None stands for any."""
-    return {"campaign_id": campaign_id, "verdict": verdict, "actor": actor, "ids": ids, "reason": reason}
-
-
-def _settle_many(connection: db.Connection, parameters: dict[str, Any]) -> int:
-    locked = db.one(connection, SQL["lock_for_verdict"], parameters)
-    return _apply(connection, parameters) if locked and locked["count"] else 0
-
-
-def _log_settled(parameters: dict[str, Any], count: int) -> None:
-    if count:
-        log.info("settled", messages=count, **{name: parameters[name] for name in ("campaign_id", "verdict", "actor")})
-
-
-def _apply(connection: db.Connection, parameters: dict[str, Any]) -> int:
-    campaign_id, verdict = parameters["campaign_id"], parameters["verdict"]
-    if verdict == "send_again" and connection.execute(SQL["reopen"], parameters).rowcount == 0:
-        raise Conflict(f"campaign {campaign_id}: send_again: wanted a campaign that is not cancelled, its window open")
-    row = db.one(connection, SQL["apply_verdict"], parameters)
-    return int(row["count"]) if row else 0
 
 
 def storable(text: str | None) -> str | None:

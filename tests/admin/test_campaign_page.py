@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from mailing import campaigns, db, local_hours, messages, runs, test_send, watch
+from mailing import campaigns, db, local_hours, messages, runs, test_send, verdicts, watch
 from mailing.admin import campaign_words
 from mailing.local_hours import LocalHours
 from mailing.watch import Breaker
@@ -122,7 +122,7 @@ class TestThePage:
 
     def test_a_verdict_on_many_messages_is_one_decision(self, viewer, connection):
         campaign_id = a_campaign_with(connection, *[("unknown", "no_answer")] * 3)
-        messages.settle_all(connection, campaign_id, "give_up", actor="Ann")
+        verdicts.settle_all(connection, campaign_id, "give_up", actor="Ann")
         assert "Ann settled doubts: give up: 3 messages" in text_of(viewer.get(page_of(campaign_id)))
 
     def test_a_verdict_on_however_many_messages_hides_no_decision_before_it(self, viewer, connection):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from mailing import campaigns, db, enrolment, messages
+from mailing import campaigns, db, verdicts
 from mailing.errors import MailingError
 from tests.builders import some_clients
 from tests.chaos.world import ACTOR, World
@@ -123,8 +123,8 @@ class Operators:
 
     def _resend(self, campaign: Made) -> None:
         campaign.repeats = True
-        self._do(enrolment.resend, campaign.id, ["failed", "unknown"])
+        self._do(verdicts.resend, campaign.id, ["failed", "unknown"])
 
     def _settle(self, campaign: Made) -> None:
         campaign.repeats = True
-        self._do(messages.settle_all, campaign.id, "send_again")
+        self._do(verdicts.settle_all, campaign.id, "send_again")

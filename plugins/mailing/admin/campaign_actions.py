@@ -16,7 +16,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette_admin.flash import flash
 from starlette_admin.routing import route
 
-from mailing import campaigns, enrolment, messages, poke, pool, runs, test_send
+from mailing import campaigns, poke, pool, runs, test_send, verdicts
 from mailing.admin import pressed
 from mailing.admin.campaign_words import ASSUME_SENT, GIVE_UP, SEND_AGAIN
 from mailing.admin.common import Page, admin, operator
@@ -75,7 +75,7 @@ class CampaignActions(Page):
 
         def work(campaign_id: int) -> str:
             def resend() -> str:
-                counts = enrolment.resend(connection, campaign_id, ["failed"], expected=expected, actor=actor)
+                counts = verdicts.resend(connection, campaign_id, ["failed"], expected=expected, actor=actor)
                 return f"{counts['failed']:,} failed messages are to be sent again."
 
             with pool.transaction() as connection:
@@ -94,7 +94,7 @@ class CampaignActions(Page):
 
         def work(campaign_id: int) -> str:
             def settle() -> str:
-                count = messages.settle_all(connection, campaign_id, verdict, expected=expected, actor=actor)
+                count = verdicts.settle_all(connection, campaign_id, verdict, expected=expected, actor=actor)
                 return f"{count:,} messages in doubt are {VERDICTS[verdict]}."
 
             with pool.transaction() as connection:

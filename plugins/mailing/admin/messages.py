@@ -18,7 +18,7 @@ from starlette_admin.flash import flash
 from starlette_admin.helpers import edit_url
 from starlette_admin.types import RequestAction
 
-from mailing import campaign_rows, db, enrolment, ledger, listing, messages, poke
+from mailing import campaign_rows, db, enrolment, ledger, listing, messages, poke, verdicts
 from mailing.admin.asked import Filter, asked_id
 from mailing.admin.common import in_database, operator
 from mailing.admin.fields import Moment, shown_moment, typed_id, typed_moment
@@ -206,13 +206,13 @@ class MessagesView(Rows):
     async def resend_action(self, request: Request, selection: ActionSelection) -> None:
         """The chosen messages that failed are sent once more."""
         actor, ids = operator(request).name, chosen_ids(await selection.pks())
-        count = await self._changed(request, lambda connection: enrolment.resend_chosen(connection, ids, actor=actor))
+        count = await self._changed(request, lambda connection: verdicts.resend_chosen(connection, ids, actor=actor))
         _tell(request, count, ids, "failed", "sent again")
 
     async def _settle(self, request: Request, ids: list[int], verdict: str) -> None:
         actor = operator(request).name
         count = await self._changed(
-            request, lambda connection: messages.settle_chosen(connection, ids, verdict, actor=actor)
+            request, lambda connection: verdicts.settle_chosen(connection, ids, verdict, actor=actor)
         )
         done = {"send_again": "sent again", "assume_sent": "taken for sent", "give_up": "given up"}[verdict]
         _tell(request, count, ids, "unknown", done)

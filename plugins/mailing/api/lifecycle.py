@@ -11,7 +11,7 @@ import psycopg
 from fastapi import APIRouter, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from mailing import campaigns, enrolment, gate, idempotency, messages, poke, pool, preview, runs, test_send
+from mailing import campaigns, gate, idempotency, poke, pool, preview, runs, test_send, verdicts
 from mailing.api.campaign_bodies import Campaign, CampaignBody, ShortText, as_response, columns, fields_of_body, told
 from mailing.api.common import CONFLICT, MAX_ID, NOT_FOUND, READS, WRITES, Body, Id, Identifier, Key, once, replayed
 from mailing.api.etags import HAS_ETAG, STALE, IfMatch, check_fresh
@@ -113,7 +113,7 @@ def resend_campaign(
 
     def resend() -> Resent:
         check_fresh(connection, campaign_id, if_match)
-        counts = enrolment.resend(connection, campaign_id, body.states, expected=body.expected, actor=user.name)
+        counts = verdicts.resend(connection, campaign_id, body.states, expected=body.expected, actor=user.name)
         return Resent(messages=counts)
 
     with pool.transaction() as connection:
@@ -130,7 +130,7 @@ def settle_campaign(
 
     def settle() -> Settled:
         check_fresh(connection, campaign_id, if_match)
-        count = messages.settle_all(
+        count = verdicts.settle_all(
             connection, campaign_id, body.verdict, actor=user.name, reason=body.reason, expected=body.expected
         )
         return Settled(messages=count)

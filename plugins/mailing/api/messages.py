@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
-from mailing import campaign_rows, db, enrolment, gate, ledger, messages, poke, pool
+from mailing import campaign_rows, db, enrolment, gate, ledger, messages, poke, pool, verdicts
 from mailing.api.common import (
     CONFLICT,
     NOT_FOUND,
@@ -187,7 +187,7 @@ def settle_message(message_id: Id, body: VerdictBody, user: gate.Operator, key: 
     """Settle a message that is `unknown`: send it again, assume that it was sent, or give it up."""
 
     def settle() -> Message:
-        messages.settle(connection, message_id, body.verdict, actor=user.name)
+        verdicts.settle(connection, message_id, body.verdict, actor=user.name)
         return _get(connection, message_id)
 
     with pool.transaction() as connection:
