@@ -54,15 +54,13 @@ class Airflow:
         return str(self.ask("POST", f"{BARE}/dagRuns", {"logical_date": None})["dag_run_id"])
 
     def pss(self) -> int:
-        """Bytes that all its processes hold, shared ones by their share."""
-        total = 0
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get(MARKER) == str(self.settings.var):
-                    total += process.memory_full_info().pss
-            except psutil.Error:  # it ended, or is nobody's that we may look at
-                continue
-        return total
+        """Bytes that all its processes hold, shared ones by their share; PostgreSQL's sessions, too."""
+        return sum(map(_pss, self._processes()))
+
+    def _processes(self) -> set[psutil.Process]:
+        """Those that bear its marker, and what they started (PostgreSQL's sessions write over their environment)."""
+        found = {process for process in psutil.process_iter() if _marker(process) == str(self.settings.var)}
+        return found.union(*(_children(process) for process in found))
 
 
 @contextmanager
@@ -83,6 +81,27 @@ def whole_stack(folder: Path) -> Iterator[Airflow]:
             yield airflow
     finally:
         stack.clean()
+
+
+def _marker(process: psutil.Process) -> str | None:
+    try:
+        return process.environ().get(MARKER)
+    except psutil.Error:  # it ended, or is nobody's that we may look at
+        return None
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.Error:
+        return []
+
+
+def _pss(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_full_info().pss)
+    except psutil.Error:
+        return 0
 
 
 def until(condition: Callable[[], T | None], what: str, seconds: float) -> T:

@@ -6,6 +6,7 @@ from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
 
+from mailing import preload
 from mailing.timetable import CampaignTimetable
 
 
@@ -14,6 +15,7 @@ class MailingPlugin(AirflowPlugin):
 
     name = "mailing"
     timetables = [CampaignTimetable]  # noqa: RUF012 - Airflow reads a list
+    listeners = [preload]  # noqa: RUF012 - Airflow reads a list
 
     # Inside Airflow's frame; addresses without a leading slash survive a reverse proxy.
     external_views = [  # noqa: RUF012 - Airflow reads a list

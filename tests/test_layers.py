@@ -38,7 +38,7 @@ FLOORS = [
     {"outcomes", "exchange", "enrolment", "watch", "scrape", "push", "daily_report"},
     {"posting", "upkeep"},
     {"sender", "triggers", "test_send"},
-    {"operators", "pipelines", "timetable", "cli", "api", "admin"},
+    {"operators", "pipelines", "timetable", "cli", "api", "admin", "preload"},
     {"web"},
 ]
 FLOOR_OF = {module: number for number, floor in enumerate(FLOORS) for module in floor}
