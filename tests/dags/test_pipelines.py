@@ -209,6 +209,23 @@ def test_the_launch_dag_has_a_param_for_all_that_can_be_asked(launch_dag):
         assert schema.schema["title"]
 
 
+@pytest.mark.parametrize("misspelt", [{"filter_tag": ["art"]}, {"filter_tag": None}, {"Key": "k"}, {"minimum": 1}])
+def test_a_param_that_there_is_not_fails_the_launch_at_once_and_sends_to_nobody(
+    connection, launch_dag, misspelt, capfd
+):
+    task, _ = run(launch_dag, text="Hi", duration="PT1H", **misspelt)
+    assert (task.state, task.try_number) == ("failed", 1)
+    [name] = misspelt
+    assert f"launch: {name}: Extra inputs are not permitted" in capfd.readouterr().out
+    assert count(connection) == 0
+
+
+def test_what_airflow_writes_into_the_conf_of_a_run_is_no_wrong_param(connection, launch_dag):
+    conf = GOOD | {"openlineage": {"parentRunId": "1"}, "airflow/task_span_detail_level": 2}
+    assert run(launch_dag, **conf)[0].state == "success"
+    assert count(connection) == 1
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
