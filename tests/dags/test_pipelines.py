@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import ParamValidationError
 from airflow.utils.session import create_session
 from sqlalchemy import select
 
-from mailing import campaigns, launches, runs, triggers
+from mailing import campaigns, launches, runs, triggers, upkeep
 from mailing.announce import CAMPAIGNS, asset
 from mailing.pipelines import CampaignSensor, LaunchCampaignOperator
 from tests.builders import HOUR, a_campaign, an_open_campaign, ledger, now, some_clients, states
@@ -161,6 +161,20 @@ def test_the_sensor_is_deferred_until_the_end(connection):
     dag = a_dag(CampaignSensor, campaign_id=f"{{{{ {campaign_id} }}}}")
     with in_a_thread(lambda: cancel_once_a_task_waits(connection, campaign_id)):
         task, figures = run(dag)
+    assert task.state == "success"
+    assert (figures["status"], figures["cancelled"]) == ("cancelled", 1)
+
+
+def test_the_sensor_learns_that_plain_sql_cancelled_the_campaign(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=1)
+
+    def cancel():
+        wait_until(lambda: triggers._SIGNALS._signals)
+        connection.execute("UPDATE campaigns SET status = 'cancelled'")
+        upkeep.close_overdue()
+
+    with in_a_thread(cancel):
+        task, figures = run(a_dag(CampaignSensor, campaign_id=campaign_id))
     assert task.state == "success"
     assert (figures["status"], figures["cancelled"]) == ("cancelled", 1)
 
