@@ -8,7 +8,8 @@ described in the form.
 each run launches one, and clearing it launches none.
 
 **Wrong params.** What the schema can tell is refused before there is a run (REST: 400). The rest (a tag or gateway that
-is not known, a window that is over) fails the task `launch` at once with the name of the field. Nothing is created.
+is not known, a window that is over, a param that is none of these) fails the task `launch` at once with the name of the
+field. Nothing is created.
 
 **The outcome.** `launch` returns `campaign_id`, `dag_id` and `is_new`; with `wait` the figures of the campaign's end.
 Then it is deferred meanwhile, and fails if less of the audience was sent to than `min_sent_share`.

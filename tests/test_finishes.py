@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 import sqlalchemy as sa
 from alembic import command
@@ -94,6 +96,30 @@ def test_a_cancelled_campaign_has_ended_when_nothing_is_in_flight(connection):
     assert (end["figures"]["status"], end["figures"]["failed"], end["figures"]["cancelled"]) == ("cancelled", 1, 2)
 
 
+def test_one_that_plain_sql_cancels_ends_like_any_other_and_again_if_it_went_on(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=3)
+    for number in (1, 2):
+        connection.execute("UPDATE campaigns SET status = 'cancelled'")
+        assert runs.overdue(connection) == [campaign_id]
+        close(connection, campaign_id)
+        figures = finishes.standing(connection, campaign_id)
+        assert (figures["finish"], figures["status"], figures["cancelled"]) == (number, "cancelled", 3)
+        assert runs.overdue(connection) == []
+
+        connection.execute("UPDATE campaigns SET status = 'running'")
+        assert campaigns.get(connection, campaign_id).finished_at is None
+        assert finishes.standing(connection, campaign_id) is None
+
+
+def test_a_row_that_is_cancelled_from_its_first_moment_has_an_end(connection):
+    campaign_id = connection.execute(
+        "INSERT INTO campaigns (text, sending_start, sending_stop, status)"
+        " VALUES ('Hello', now(), now() + interval '1 hour', 'cancelled') RETURNING id"
+    ).fetchone()["id"]
+    close(connection, campaign_id)
+    assert finishes.standing(connection, campaign_id)["status"] == "cancelled"
+
+
 def test_an_end_that_is_rolled_back_with_its_campaign_was_none(connection):
     campaign_id, _ = an_open_campaign(connection, clients=1)
     over(connection, campaign_id)
@@ -121,19 +147,28 @@ def test_an_end_is_announced_by_one_task_and_again_only_if_it_died(connection):
     assert finishes.to_confirm(connection) == []
 
 
+@contextmanager
+def before_revision(database, revision, *first):
+    """As it was then: what the block writes, an upgrade finds."""
+    url = database.replace("postgresql://", "postgresql+psycopg://")
+    engine = sa.create_engine(url)
+    with engine.begin() as own:
+        for statement in first:
+            own.execute(sa.text(statement))
+        command.downgrade(alembic_config(own), revision)
+    engine.dispose()
+    yield
+    migrate(url)
+
+
 def test_an_upgrade_takes_the_ends_that_were_before_for_told(connection, database):
     campaign_id, _ = an_open_campaign(connection, clients=2)
     over(connection, campaign_id)
     close(connection, campaign_id)
     [before] = ends(connection)
     open_, _ = an_open_campaign(connection, clients=0)
-    url = database.replace("postgresql://", "postgresql+psycopg://")
-    engine = sa.create_engine(url)
-    with engine.begin() as own:
-        own.execute(sa.text("DROP VIEW reporting.campaign_finishes"))
-        command.downgrade(alembic_config(own), "0006")
-    engine.dispose()
-    migrate(url)
+    with before_revision(database, "0006", "DROP VIEW reporting.campaign_finishes"):
+        pass
 
     [after] = ends(connection)
     assert after == before
@@ -141,3 +176,19 @@ def test_an_upgrade_takes_the_ends_that_were_before_for_told(connection, databas
     assert finishes.take_webhook(connection) is None
     close(connection, campaign_id)
     assert len(ends(connection)) == 1
+
+
+def test_an_upgrade_gives_an_end_to_what_sql_had_cancelled(connection, database):
+    campaign_id, _ = an_open_campaign(connection, clients=2)
+    running = a_campaign(connection)
+    with before_revision(database, "0007"):
+        connection.execute("UPDATE campaigns SET status = 'cancelled' WHERE id = %s", (campaign_id,))
+        connection.execute("UPDATE campaigns SET status = 'running', finished_at = now() WHERE id = %s", (running,))
+        written = campaigns.get(connection, campaign_id).updated
+        assert campaigns.get(connection, campaign_id).finished_at is None
+
+    assert campaigns.get(connection, campaign_id).finished_at == written
+    assert campaigns.get(connection, running).finished_at is None
+    assert runs.overdue(connection) == [campaign_id]
+    close(connection, campaign_id)
+    assert finishes.standing(connection, campaign_id)["cancelled"] == 2

@@ -13,7 +13,7 @@ import pytest
 from airflow.sdk.observability import stats
 from airflow.sdk.observability.metrics import stats_utils
 
-from mailing import campaigns, messages, metrics, push, runs, upkeep
+from mailing import campaigns, messages, metrics, push, runs, upkeep, webhook
 from mailing.metric_list import BY_NAME, EVENTS, MAX_CAMPAIGNS, MAX_REASONS, METRICS
 from mailing.models import MESSAGE_STATES
 from mailing.sender import BatchSender
@@ -322,6 +322,17 @@ def test_a_refused_token_is_counted_with_its_gateway(connection, gateway, statsd
     asyncio.run(BatchSender(campaign_id, batch).run())
     name = "airflow.mailing.gateway.token_refused,gateway=default"
     assert receiver.take(until=name)[name] == "1|c"
+
+
+def test_an_end_that_no_webhook_was_told_of_is_counted(connection, statsd):
+    campaign = a_campaign(connection)
+    campaigns.cancel(connection, campaign, actor="anna")
+    runs.sweep_cancelled(connection, campaign)
+    connection.execute("UPDATE finishes SET created = now() - interval '73 hours'")
+    receiver = statsd()
+    webhook.deliver()
+    name = "airflow.mailing.webhook.forgone"
+    assert receiver.take(until=name) == {name: "1|c"}
 
 
 # One list

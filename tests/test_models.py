@@ -94,6 +94,7 @@ def test_a_tag_is_letters_of_any_script_digits_dash_and_underscore(connection, n
         ("gateway", "nowhere"),
         ("status", "lost"),
         ("status", "finished"),
+        ("finished_at", "2030-01-01T00:00Z"),
     ],
 )
 def test_a_bad_campaign_cannot_be_written_by_sql_either(connection, column, value):

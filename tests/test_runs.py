@@ -782,7 +782,7 @@ QUIET = "updated = now() - interval '61 seconds', sending_start = now() - interv
         ("status = 'scheduled', opened_at = NULL", True),
         ("wake_at = now() - interval '61 seconds'", True),
         ("status = 'paused'", False),
-        ("status = 'cancelled'", False),
+        ("status = 'cancelled', finished_at = now()", False),
         ("status = 'finished', finished_at = now()", False),
         ("sending_start = now() - interval '59 seconds'", False),
         ("sending_stop = now()", False),

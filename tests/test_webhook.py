@@ -144,13 +144,34 @@ def test_a_connection_that_is_no_webhook_says_what_is_wanted(connection, monkeyp
     assert standing(connection) == [("pending", 1, said)]
 
 
-def test_without_a_connection_nothing_is_kept_for_it(connection):
+def test_without_a_connection_an_end_waits_as_long_as_for_a_receiver_and_is_forgone_once(connection):
+    campaign_id = an_end(connection)
+    connection.execute("UPDATE finishes SET created = now() - interval '71 hours'")
+    webhook.deliver()
+    assert standing(connection) == [("pending", 0, None)], "its store may be away, or it is about to be defined"
+
+    connection.execute("UPDATE finishes SET created = now() - interval '73 hours'")
+    with capture_logs() as logs:
+        webhook.deliver()
+        webhook.deliver()
+    assert standing(connection) == [("off", 0, None)]
+    assert [(each["campaign_id"], each["finish"], each["event"]) for each in logs] == [
+        (campaign_id, 1, "there is no webhook, and its end is not told")
+    ]
+
+
+def test_what_was_tried_is_told_when_its_connection_is_found_again_however_late(connection, receiver, monkeypatch):
+    receiver.answers = [500]
     an_end(connection)
     webhook.deliver()
-    assert standing(connection) == [("pending", 0, None)], "the connection may be about to be defined"
-    connection.execute("UPDATE finishes SET created = now() - interval '61 minutes'")
-    webhook.deliver()
-    assert standing(connection) == [("off", 0, None)]
+    connection.execute("UPDATE finishes SET created = now() - interval '30 days'")
+    with monkeypatch.context() as patch:
+        patch.delenv("AIRFLOW_CONN_MAILING_WEBHOOK")  # as one that Airflow cannot find at the moment
+        let_it_be_due(connection)
+        assert webhook.deliver() == 0
+    assert standing(connection) == [("pending", 1, "it answered 500")]
+    assert webhook.deliver() == 1
+    assert standing(connection) == [("delivered", 2, None)]
 
 
 def test_two_at_once_post_it_once(connection, receiver):

@@ -24,10 +24,7 @@ FIRST_WAIT, LONGEST_WAIT = timedelta(minutes=1), timedelta(hours=1)
 """Until a webhook that failed is tried again: twice as long each time."""
 
 GIVEN_UP_AFTER = timedelta(days=3)
-"""How long a webhook is tried: over a weekend."""
-
-UNSET_PATIENCE = timedelta(hours=1)
-"""How long an end waits for the webhook's connection to be defined; then it is not told."""
+"""How long a webhook is tried: over a weekend. So long an end waits for the webhook's connection, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +111,10 @@ def settle_webhook(connection: db.Connection, due: Due, error: str | None) -> No
     connection.execute(SQL["settle_webhook"], parameters)
 
 
-def forgo_webhooks(connection: db.Connection) -> None:
-    """There is no webhook: what has waited long enough for one is not told."""
-    connection.execute(SQL["forgo_webhooks"], {"patience": UNSET_PATIENCE})
+def forgo_webhooks(connection: db.Connection) -> list[tuple[int, int]]:
+    """No webhook is found: what has waited long enough for one, and was never tried, is not told. Campaign and number.
+
+    Whatever was tried before stays pending: there is a webhook, and its connection will be found again.
+    """
+    rows = connection.execute(SQL["forgo_webhooks"], {"patience": GIVEN_UP_AFTER})
+    return [(row["campaign_id"], row["number"]) for row in rows]

@@ -93,4 +93,5 @@ EVENTS = (
     Event("mailing.gateway.token_refused", BY_GATEWAY, "A task met a refused token."),
     Event("mailing.lease.recovered", (), "A task died, and what it had claimed was settled."),
     Event("mailing.webhook.given_up", (), "A webhook did not take an event for three days: it is given up."),
+    Event("mailing.webhook.forgone", (), "For three days there was no webhook to tell of an end: it is not told."),
 )

@@ -183,7 +183,7 @@ class Campaign(Base):
         CheckConstraint("local_from < '24:00' AND local_to < '24:00'", name="local_hours_in_a_day"),
         CheckConstraint(IS_A_LIMIT, name="messages_per_second_positive"),
         CheckConstraint(_one_of("status", CAMPAIGN_STATUSES), name="status_known"),
-        CheckConstraint("status <> 'finished' OR finished_at IS NOT NULL", name="finished_has_time"),
+        CheckConstraint("(status IN ('cancelled', 'finished')) = (finished_at IS NOT NULL)", name="ended_has_time"),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
@@ -207,7 +207,7 @@ class Campaign(Base):
     audience_stale: Mapped[bool] = mapped_column(server_default=false())  # the filter changed: nothing is claimed until
     # the audience followed; set by a trigger
     opened_at: Mapped[datetime | None]  # its audience was selected
-    finished_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]  # or cancelled; kept by a trigger where plain SQL cancels
     archived_at: Mapped[datetime | None]  # its messages were dropped, its counts are kept; nothing changes any more
     created: Mapped[datetime] = mapped_column(server_default=func.now())
     updated: Mapped[datetime] = mapped_column(server_default=func.now())  # kept by a trigger
@@ -448,7 +448,7 @@ class Finish(Base):
     created: Mapped[datetime] = mapped_column(server_default=func.now())
     announced_at: Mapped[datetime | None]  # when a task took it upon itself to emit the asset events
     is_confirmed: Mapped[bool] = mapped_column(server_default=false())  # the events were seen in Airflow
-    webhook_state: Mapped[str] = mapped_column(server_default="pending")  # off: there is no webhook
+    webhook_state: Mapped[str] = mapped_column(server_default="pending")  # off: there was no webhook
     webhook_attempts: Mapped[int] = mapped_column(server_default="0")
     webhook_at: Mapped[datetime] = mapped_column(
         server_default=func.now()

@@ -23,6 +23,9 @@ log = structlog.get_logger(__name__)
 
 ASKED = tuple(Request.model_fields)
 
+NOT_ASKED = ("key", "wait", "min_sent_share", "openlineage", "airflow/task_span_detail_level")
+"""Params of a run that say nothing of the campaign: of the launch, and what Airflow itself writes into a run's conf."""
+
 
 def end_of(campaign_id: int) -> dict[str, Any] | None:
     """How the campaign ended, as `finishes.standing` has it, and its `dag_id`; None: it goes on. Raises NotFound."""
@@ -178,7 +181,11 @@ class LaunchCampaignOperator(_Launches):
 
 
 class LaunchFromParamsOperator(_Launches):
-    """As LaunchCampaignOperator, with the params of the run as they are: those of dags/launch_campaign.py."""
+    """As LaunchCampaignOperator, with the params of the run as they are: those of dags/launch_campaign.py.
+
+    Airflow makes a param of whatever a run's conf holds. A name that is none of ours is refused: it is a misspelt one,
+    and a filter that is left out for it would be everybody.
+    """
 
     def wanted_share(self, context: Context) -> float | None:
         """As the param says."""
@@ -187,7 +194,7 @@ class LaunchFromParamsOperator(_Launches):
     def execute(self, context: Context) -> dict[str, Any]:
         """Launch it."""
         params = context["params"]
-        asked = {name: params[name] for name in ASKED}
+        asked = {name: value for name, value in params.items() if name not in NOT_ASKED}
         return self.launch(context, asked, params["key"], params["wait"])
 
 

@@ -63,11 +63,11 @@ def deliver(campaign_id: int | None = None) -> int:
     until = time.monotonic() + ROUND_S
     taken = 0
     webhook = _settings()
+    if webhook is None:
+        _forgo()
+        return 0
     while time.monotonic() < until:
         with db.transaction() as connection:
-            if webhook is None:
-                finishes.forgo_webhooks(connection)
-                return 0
             due = finishes.take_webhook(connection, campaign_id)
         if due is None:
             break
@@ -80,7 +80,16 @@ def deliver(campaign_id: int | None = None) -> int:
     return taken
 
 
+def _forgo() -> None:
+    with db.transaction() as connection:
+        forgone = finishes.forgo_webhooks(connection)
+    for campaign_id, number in forgone:
+        stats.incr("mailing.webhook.forgone", 1)
+        log.info("there is no webhook, and its end is not told", campaign_id=campaign_id, finish=number)
+
+
 def _settings() -> Webhook | None:
+    """None: no connection is found; nobody can tell whether there is none, or its store is away (so Airflow 3.3)."""
     try:
         connection = BaseHook.get_connection(CONNECTION_ID)
     except AirflowNotFoundException:

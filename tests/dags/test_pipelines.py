@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import ParamValidationError
 from airflow.utils.session import create_session
 from sqlalchemy import select
 
-from mailing import campaigns, launches, runs, triggers
+from mailing import campaigns, launches, runs, triggers, upkeep
 from mailing.announce import CAMPAIGNS, asset
 from mailing.pipelines import CampaignSensor, LaunchCampaignOperator
 from tests.builders import HOUR, a_campaign, an_open_campaign, ledger, now, some_clients, states
@@ -165,6 +165,20 @@ def test_the_sensor_is_deferred_until_the_end(connection):
     assert (figures["status"], figures["cancelled"]) == ("cancelled", 1)
 
 
+def test_the_sensor_learns_that_plain_sql_cancelled_the_campaign(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=1)
+
+    def cancel():
+        wait_until(lambda: triggers._SIGNALS._signals)
+        connection.execute("UPDATE campaigns SET status = 'cancelled'")
+        upkeep.close_overdue()
+
+    with in_a_thread(cancel):
+        task, figures = run(a_dag(CampaignSensor, campaign_id=campaign_id))
+    assert task.state == "success"
+    assert (figures["status"], figures["cancelled"]) == ("cancelled", 1)
+
+
 @pytest.mark.parametrize(
     ("which", "said"),
     [
@@ -207,6 +221,23 @@ def test_the_launch_dag_has_a_param_for_all_that_can_be_asked(launch_dag):
         schema = launch_dag.params.get_param(name)
         assert schema.description
         assert schema.schema["title"]
+
+
+@pytest.mark.parametrize("misspelt", [{"filter_tag": ["art"]}, {"filter_tag": None}, {"Key": "k"}, {"minimum": 1}])
+def test_a_param_that_there_is_not_fails_the_launch_at_once_and_sends_to_nobody(
+    connection, launch_dag, misspelt, capfd
+):
+    task, _ = run(launch_dag, text="Hi", duration="PT1H", **misspelt)
+    assert (task.state, task.try_number) == ("failed", 1)
+    [name] = misspelt
+    assert f"launch: {name}: Extra inputs are not permitted" in capfd.readouterr().out
+    assert count(connection) == 0
+
+
+def test_what_airflow_writes_into_the_conf_of_a_run_is_no_wrong_param(connection, launch_dag):
+    conf = GOOD | {"openlineage": {"parentRunId": "1"}, "airflow/task_span_detail_level": 2}
+    assert run(launch_dag, **conf)[0].state == "success"
+    assert count(connection) == 1
 
 
 @pytest.mark.parametrize(

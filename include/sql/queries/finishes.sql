@@ -78,6 +78,8 @@ SET webhook_state = %(state)s, webhook_error = %(error)s,
 WHERE campaign_id = %(campaign_id)s AND number = %(number)s AND webhook_state = 'pending'
 
 -- name: forgo_webhooks
--- There is no webhook. What has just come waits a while: a store of connections may be away for a moment.
+-- No connection is found. Airflow says the same of a store of connections that is away for a moment: so nothing that was
+-- ever tried is forgone (there is a webhook), nor what would still be tried if there were one.
 UPDATE finishes SET webhook_state = 'off', webhook_at = clock_timestamp()
-WHERE webhook_state = 'pending' AND created <= clock_timestamp() - %(patience)s
+WHERE webhook_state = 'pending' AND webhook_attempts = 0 AND created <= clock_timestamp() - %(patience)s
+RETURNING campaign_id, number

@@ -25,7 +25,7 @@ COMMENT ON COLUMN reporting.campaign_finishes.finished_at IS 'When it ended.';
 COMMENT ON COLUMN reporting.campaign_finishes.audience IS 'All its messages at that moment.';
 COMMENT ON COLUMN reporting.campaign_finishes.sent IS 'Of these, what the gateway had taken.';
 COMMENT ON COLUMN reporting.campaign_finishes.announced_at IS 'When its asset events were emitted; empty: not yet.';
-COMMENT ON COLUMN reporting.campaign_finishes.webhook_state IS 'pending, delivered, given_up (after three days), or off (no webhook is set).';
+COMMENT ON COLUMN reporting.campaign_finishes.webhook_state IS 'pending, delivered, given_up (after three days), or off (for three days there was no webhook).';
 COMMENT ON COLUMN reporting.campaign_finishes.webhook_attempts IS 'How often it was posted, or tried to be.';
 COMMENT ON COLUMN reporting.campaign_finishes.webhook_at IS 'pending: when it is tried next; otherwise when that ended.';
 COMMENT ON COLUMN reporting.campaign_finishes.webhook_error IS 'Why the last attempt failed.';
