@@ -746,7 +746,7 @@ def test_dead_leases_are_named_once_per_batch_and_what_they_held_is_settled_once
         ("status = 'paused'", False),
         ("status = 'cancelled', finished_at = now()", True),
         ("status = 'cancelled', finished_at = now(), sending_stop = now()", True),
-        ("status = 'cancelled', finished_at = now() - interval '25 hours'", False),
+        ("status = 'cancelled', finished_at = now() - interval '25 hours'", True),
     ],
 )
 def test_campaigns_are_overdue_that_are_over_and_have_messages_left(connection, change, is_overdue):
@@ -770,6 +770,18 @@ def test_a_cancelled_campaign_without_messages_is_overdue_until_its_end_is_writt
     assert runs.overdue(connection) == [campaign_id]
     runs.close(connection, campaign_id)
     assert runs.overdue(connection) == []
+
+
+def test_an_end_that_is_written_down_is_not_looked_for_again_and_one_that_is_not_however_late(connection):
+    told, untold = a_campaign(connection), a_campaign(connection)
+    for campaign_id in (told, untold):
+        campaigns.cancel(connection, campaign_id, actor="anna")
+    connection.execute("UPDATE campaigns SET finished_at = now() - interval '40 days'")
+    runs.close(connection, told)
+    assert runs.overdue(connection) == [untold]
+    runs.close(connection, untold)
+    assert runs.overdue(connection) == []
+    assert finishes.standing(connection, untold)["status"] == "cancelled"
 
 
 QUIET = "updated = now() - interval '61 seconds', sending_start = now() - interval '61 seconds', wake_at = NULL"

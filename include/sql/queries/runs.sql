@@ -158,13 +158,15 @@ SELECT DISTINCT campaign_id, batch FROM leases WHERE expires_at <= now() ORDER B
 
 -- name: overdue_campaigns
 -- Campaigns to be closed that nobody closed: their window is over (Airflow was down, or a run was deleted), or they were
--- cancelled and still have pending messages, or nobody wrote down how they ended.
+-- cancelled and nobody wrote down how they ended, however long ago: somebody may wait for it. (What is written down has
+-- nothing left to do; messages that are left all the same are looked for %(trail)s long.)
 SELECT id
 FROM campaigns c
 WHERE sending_stop <= now() AND status IN ('scheduled', 'running', 'paused')
-   OR status = 'cancelled' AND finished_at > now() - %(trail)s AND (
-        EXISTS (SELECT FROM messages m WHERE m.campaign_id = c.id AND m.state IN ('pending', 'sending'))
-        OR NOT EXISTS (SELECT FROM finishes f WHERE f.campaign_id = c.id AND f.finished_at = c.finished_at))
+   OR status = 'cancelled' AND archived_at IS NULL AND (
+        NOT EXISTS (SELECT FROM finishes f WHERE f.campaign_id = c.id AND f.finished_at = c.finished_at)
+        OR finished_at > now() - %(trail)s
+           AND EXISTS (SELECT FROM messages m WHERE m.campaign_id = c.id AND m.state IN ('pending', 'sending')))
 ORDER BY id
 
 -- name: unattended_campaigns

@@ -9,8 +9,8 @@ down_revision = "0007"
 branch_labels = None
 depends_on = None
 
-# Plain SQL that cancels a campaign says no more than that; without the moment its end could not be written down. One that
-# goes on again has no end any more, so that the next one is another.
+# Plain SQL that cancels a campaign says no more than that; without the moment its end could not be written down. One
+# that goes on again has no end any more, so that the next one is another.
 KEEP_END = """
     CREATE FUNCTION campaigns_keep_end() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
