@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from mailing import campaigns, db
-from mailing.errors import InvalidInput, NotFound
+from mailing.errors import InvalidInput
 from mailing.models import DEFAULT_GATEWAY, MAX_TEXT
 
 SQL = db.queries("launches")
@@ -161,12 +161,10 @@ def launch(connection: db.Connection, key: str, request: Request, *, actor: str)
     return Launched(campaign_id, is_new=True)
 
 
-def of_key(connection: db.Connection, key: str) -> int:
-    """The id of the campaign that was launched under this key. Raises NotFound."""
+def of_key(connection: db.Connection, key: str) -> int | None:
+    """The id of the campaign that was launched under this key; None: there is none so far."""
     row = db.one(connection, SQL["launch"], {"key": key})
-    if row is None:
-        raise NotFound(f"key {key!r}: no campaign was launched under it")
-    return int(row["campaign_id"])
+    return int(row["campaign_id"]) if row else None
 
 
 def _check_same(key: str, campaign_id: int, before: dict[str, Any], asked: dict[str, Any]) -> None:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, time, timedelta
-from typing import Any
+from time import time as epoch_s
+from typing import Any, NoReturn
 
 import structlog
+from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow.sdk import BaseOperator, BaseSensorOperator, Context
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
+from airflow.triggers.base import BaseTrigger
 
 from mailing import campaigns, db, finishes, launches, roster
 from mailing.errors import InvalidInput, NotFound
@@ -75,30 +78,39 @@ def own_key(task: Any) -> str:
 class _Waits(BaseOperator):
     """Waits for a campaign's end, deferred."""
 
-    wait_limit: timedelta | None = None
     min_sent_share: Any = None
 
     def wanted_share(self, context: Context) -> float | None:
         """Of the audience, what must have been sent to. Raises AirflowFailException for a share that is none."""
         return share_of(self.min_sent_share)
 
-    def await_end(self, context: Context, campaign_id: int) -> Any:
-        """How it ended; while it goes on, defer, which does not return."""
+    def await_end(self, context: Context, campaign_id: int, until: float | None = None) -> Any:
+        """How it ended; while it goes on, defer, which does not return. `until`: epoch seconds, None for ever."""
         try:
             figures = end_of(campaign_id)
         except NotFound as error:
             raise AirflowFailException(str(error)) from error
         if figures is None:
             log.info("waits for its end", campaign_id=campaign_id)
-            trigger = CampaignEndTrigger(campaign_id)
-            self.defer(trigger=trigger, method_name="go_on", timeout=self.wait_limit)
+            self._defer(CampaignEndTrigger(campaign_id), "go_on", until)
         check_share(figures, self.wanted_share(context))
         log.info("it has ended", campaign_id=campaign_id, status=figures["status"])
         return figures
 
-    def go_on(self, context: Context, event: dict[str, Any]) -> Any:
+    def go_on(self, context: Context, event: dict[str, Any], until: float | None = None) -> Any:
         """Look again after a wait."""
-        return self.await_end(context, event["campaign_id"])
+        return self.await_end(context, event["campaign_id"], until)
+
+    def _defer(self, trigger: BaseTrigger, method_name: str, until: float | None) -> NoReturn:
+        """Wait, however often, until that moment at most. Raises AirflowSensorTimeout: only sensors have one.
+
+        (`dag.test()` forgets it: it resumes tasks without the kwargs that they were deferred with.)
+        """
+        left_s = None if until is None else until - epoch_s()
+        if left_s is not None and left_s <= 0:
+            raise AirflowSensorTimeout("what was waited for did not happen within the timeout")
+        timeout = None if left_s is None else timedelta(seconds=left_s)
+        self.defer(trigger=trigger, method_name=method_name, kwargs={"until": until}, timeout=timeout)
 
 
 class _Launches(_Waits):
@@ -201,9 +213,9 @@ class LaunchFromParamsOperator(_Launches):
 class CampaignSensor(_Waits, BaseSensorOperator):
     """Waits for the end of a campaign: by its id, or by the key it was launched under. Returns the figures.
 
-    As LaunchCampaignOperator with `wait`: what it returns, and `min_sent_share`. Fails at once for a campaign that is
-    not there. `timeout` (a sensor's, seconds; seven days by default) counts from the last look. Id and key are
-    templated.
+    As LaunchCampaignOperator with `wait`: what it returns, and `min_sent_share`. An id that is no campaign's fails at
+    once. A key may be launched later: it is looked for every `poke_interval` seconds, deferred meanwhile. `timeout` (a
+    sensor's, seconds; seven days by default) is for all of it, from the first look on. Id and key are templated.
     """
 
     template_fields: Sequence[str] = ("campaign_id", "key")
@@ -218,22 +230,31 @@ class CampaignSensor(_Waits, BaseSensorOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.campaign_id, self.key, self.min_sent_share = campaign_id, key, min_sent_share
-        self.wait_limit = timedelta(seconds=self.timeout)
 
     def execute(self, context: Context) -> Any:
         """Wait for it."""
         self.wanted_share(context)
-        return self.await_end(context, self._campaign_id())
+        return self._wait(context, epoch_s() + self.timeout)
 
-    def _campaign_id(self) -> int:
+    def look_again(self, context: Context, event: Any, until: float | None = None) -> Any:
+        """Look whether it was launched meanwhile."""
+        return self._wait(context, until)
+
+    def _wait(self, context: Context, until: float | None) -> Any:
+        campaign_id = self._campaign_id()
+        if campaign_id is None:
+            log.info("waits for its launch", key=self.key)
+            self._defer(TimeDeltaTrigger(timedelta(seconds=self.poke_interval)), "look_again", until)
+        return self.await_end(context, campaign_id, until)
+
+    def _campaign_id(self) -> int | None:
+        """None: nothing was launched under the key so far."""
         if (self.campaign_id is None) == (self.key is None):
             raise AirflowFailException("campaign_id, key: wanted one of the two, to say which campaign")
-        try:
-            if self.key is None:
-                return int(str(self.campaign_id))
+        if self.key is not None:
             with db.transaction() as connection:
                 return launches.of_key(connection, self.key)
+        try:
+            return int(str(self.campaign_id))
         except ValueError:
             raise AirflowFailException(f"campaign_id: wanted a number, got {self.campaign_id!r}") from None
-        except NotFound as error:
-            raise AirflowFailException(str(error)) from error

@@ -184,7 +184,6 @@ def test_the_sensor_learns_that_plain_sql_cancelled_the_campaign(connection):
     [
         ({"campaign_id": 7}, "campaign 7: there is no such campaign"),
         ({"campaign_id": "x"}, "campaign_id: wanted a number, got 'x'"),
-        ({"key": "k"}, "key 'k': no campaign was launched under it"),
         ({}, "campaign_id, key: wanted one of the two"),
     ],
 )
@@ -193,6 +192,31 @@ def test_a_sensor_of_no_campaign_fails_at_once(which, said, capfd):
     task, _ = run(a_dag(CampaignSensor, **which))
     assert (task.state, task.try_number) == ("failed", 1)
     assert said in capfd.readouterr().out
+
+
+def test_a_sensor_waits_for_a_key_that_is_launched_later(connection):
+    some_clients(connection, 1)
+
+    def launch():
+        wait_until(is_deferred)
+        with connection.transaction():
+            launches.launch(connection, "later", launches.Request.of(GOOD), actor="test")
+        campaigns.cancel(connection, 1, actor="test")
+        upkeep.close_overdue()
+
+    with in_a_thread(launch):
+        task, figures = run(a_dag(CampaignSensor, key="later", poke_interval=0.1))
+    assert task.state == "success"
+    assert (figures["campaign_id"], figures["status"]) == (1, "cancelled")
+
+
+def is_deferred():
+    """Whether the task has looked, and waits now."""
+    from airflow.models.taskinstance import TaskInstance
+
+    with create_session() as session:
+        wanted = select(TaskInstance.state).where(TaskInstance.dag_id == "sales")
+        return "deferred" in session.scalars(wanted).all()
 
 
 # The DAG launch_campaign

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -72,3 +73,39 @@ def test_a_downstream_dag_wakes_on_the_asset_with_the_right_figures_and_triggers
     wait_until(lambda: states(connection, campaign_id) == {"sent": 9}, "who came since was sent to", 60)
     again = wait_until(lambda: len(told()) > 1 and told()[1], "the downstream DAG has run again", 60)
     assert (again["finish"], again["sent"]) == (2, 9)
+
+
+def test_another_dag_launches_twice_by_key_and_gets_one_for_which_a_sensor_waited(settings, connection):
+    some_clients(connection, 3, code="615")
+    token = log_in(settings)
+    key = "sale-615"
+    waiting = trigger(settings, token, "waits_for_a_key", key=key)
+    wait_until(
+        lambda: _state_of_wait(settings, token, "waits_for_a_key", waiting) == "deferred", "it waits for the key"
+    )
+
+    conf = {"text": "Hello", "filter_operator_codes": ["615"], "duration": "PT1H", "key": key}
+    run = trigger(settings, token, "launches_twice", conf=conf)
+    assert ended(settings, token, "launches_twice", run, "first", 120)[0] == "success"
+
+    rows = connection.execute("SELECT id FROM campaigns WHERE filter_operator_codes = '{615}'").fetchall()
+    assert len(rows) == 1
+    state, figures = ended(settings, token, "waits_for_a_key", waiting, "wait", 120)
+    assert state == "success"
+    assert (figures["campaign_id"], figures["sent"]) == (rows[0]["id"], 3)
+
+
+def test_a_sensor_whose_key_is_never_launched_fails_after_its_timeout(settings, connection):
+    token = log_in(settings)
+    run = trigger(settings, token, "waits_in_vain")
+    assert ended(settings, token, "waits_in_vain", run, "wait")[0] == "failed"
+    path = f"/api/v2/dags/waits_in_vain/dagRuns/{run}"
+    status, found = call(settings, "GET", path, token=token)
+    assert status == 200
+    began, end = (datetime.fromisoformat(found[name]) for name in ("start_date", "end_date"))
+    assert end - began >= timedelta(seconds=6)
+
+
+def _state_of_wait(settings, token, dag_id, run):
+    status, found = call(settings, "GET", f"/api/v2/dags/{dag_id}/dagRuns/{run}/taskInstances/wait", token=token)
+    return found["state"] if status == 200 else None
