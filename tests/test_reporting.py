@@ -12,10 +12,10 @@ import pytest
 from psycopg.rows import dict_row
 
 from local.postgres import let_reader_in, throwaway_server
-from mailing import recount, runs
+from mailing import messages, recount, runs
 from mailing.migrate import ROLES, migrate
 from mailing.models import MESSAGE_STATES, OUTCOMES
-from tests.builders import a_campaign, some_clients
+from tests.builders import a_campaign, an_open_campaign, claim, outcome_of, some_clients
 from tests.conftest import ROOT
 
 DOCUMENT = ROOT / "docs" / "reporting.md"
@@ -451,6 +451,37 @@ def test_phone_numbers_are_masked_but_for_those_who_were_granted_them(server, da
             assert analyst.execute(phones).fetchall() == [{"phone_number": "7103*****01"}]
             as_superuser(server, database, "GRANT mailing_reader_pii TO an_analyst")
             assert analyst.execute(phones).fetchall() == [{"phone_number": "71030000001"}]
+    finally:
+        as_superuser(server, database, "DROP ROLE an_analyst")
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ('{"code": 7, "message": "not known: 71030000001"}', '{"code": 7, "message": "not known: 7103*****01"}'),
+        ("to +71030000001,1030000001:81030000001", "to +7103*****01,103*****01:8103*****01"),
+        ("8 (103) 000-00-01 or 7 103 000 00 01 or +7-103-000-0001", "8 (103*****01 or 7 103*****01 or +7-103*****01"),
+        ("\u00ab71030000001\u00bb%2B71030000001\n7103000000171030000002", None),
+        ("code_7, http_400, message 123456789 at 2026-06-10 12:00:01.123456+00:00", ...),
+        (None, ...),
+    ],
+)
+def test_a_number_that_a_gateway_repeats_is_masked_too(server, database, connection, reader, said, shown):
+    campaign_id, _ = an_open_campaign(connection, clients=1)
+    token = messages.take_lease(connection, campaign_id, 1, "test")
+    told = [outcome_of(each, "failed", error=said, reply=said) for each in claim(connection, campaign_id, token)]
+    messages.record(connection, campaign_id, token, told)
+    row = reader.execute("SELECT error, reply FROM reporting.attempts").fetchone()
+    assert row["reply"] == row["error"]
+    if shown is None:
+        assert not re.search(r"\d{8}", row["reply"])
+    else:
+        assert row["reply"] == (said if shown is ... else shown)
+    as_superuser(server, database, f"CREATE ROLE an_analyst LOGIN PASSWORD '{PASSWORD}'")
+    try:
+        as_superuser(server, database, "GRANT mailing_reader, mailing_reader_pii TO an_analyst")
+        with login(database, "an_analyst") as analyst:
+            assert analyst.execute("SELECT reply FROM reporting.attempts").fetchone() == {"reply": said}
     finally:
         as_superuser(server, database, "DROP ROLE an_analyst")
 
