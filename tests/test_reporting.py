@@ -12,7 +12,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from local.postgres import let_reader_in, throwaway_server
-from mailing import messages, recount, runs
+from mailing import clients, messages, recount, runs
 from mailing.migrate import ROLES, migrate
 from mailing.models import MESSAGE_STATES, OUTCOMES
 from tests.builders import a_campaign, an_open_campaign, claim, outcome_of, some_clients
@@ -284,6 +284,18 @@ def test_every_message_is_told_to_those_who_look_for_it_or_for_its_client(filled
     assert filled.execute("SELECT count(*) AS n FROM reporting.attempts").fetchone() == attempts
 
 
+def test_an_operator_code_is_the_same_in_every_view_also_when_the_client_got_another_or_is_gone(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=3)
+    first, second, _ = connection.execute("SELECT id FROM clients ORDER BY id").fetchall()
+    clients.edit(connection, first["id"], phone_number="79050000001", actor="anna")
+    clients.delete(connection, second["id"], actor="anna")
+    told = connection.execute("SELECT mobile_operator_code, state FROM reporting.message_outcomes").fetchall()
+    assert told == [{"mobile_operator_code": "103", "state": "pending"}] * 3
+    assert viewed(connection, "outcomes_by_operator_code", "campaign_id", "mobile_operator_code") == {
+        (campaign_id, "103"): {"open": 3}
+    }
+
+
 def test_the_health_of_a_gateway_says_what_waits_for_it(filled):
     messages = raw(filled)
     waits = messages[messages["status"].isin(["running", "paused"]) & (messages["state"] == "pending")]
@@ -387,8 +399,8 @@ OUTCOMES_OF_THE_EXAMPLE = """
 
 def fill_as_in_the_document(connection):
     """The campaigns of the demo, the second of which did not go as well as there."""
-    for name, code, clients in (("Demo: operator 103, art", "103", 189), ("Demo: sport and music", "905", 1_152)):
-        some_clients(connection, clients, code=code)
+    for name, code, count in (("Demo: operator 103, art", "103", 189), ("Demo: sport and music", "905", 1_152)):
+        some_clients(connection, count, code=code)
         campaign_id = a_campaign(connection, name=name, filter_operator_codes=[code])
         with connection.transaction():
             runs.select_audience(connection, campaign_id)
