@@ -6,11 +6,11 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 
-from mailing import campaigns, finishes, messages, runs
+from mailing import campaigns, finishes, messages, runs, verdicts
 from mailing.errors import NotFinished
 from mailing.migrate import alembic_config, migrate
 from mailing.models import MESSAGE_STATES
-from tests.builders import HOUR, a_campaign, an_open_campaign, claim, kept, now, some_clients
+from tests.builders import HOUR, a_campaign, an_open_campaign, claim, kept, now, settle, some_clients
 
 
 def ends(connection):
@@ -121,19 +121,26 @@ def test_an_end_is_announced_by_one_task_and_again_only_if_it_died(connection):
     assert finishes.to_confirm(connection) == []
 
 
+def an_upgrade_from(revision, database, *before):
+    """As if the database had been of that version, where these statements were run."""
+    url = database.replace("postgresql://", "postgresql+psycopg://")
+    engine = sa.create_engine(url)
+    with engine.begin() as own:
+        own.execute(sa.text("DROP VIEW reporting.campaign_finishes"))
+        command.downgrade(alembic_config(own), revision)
+        for statement in before:
+            own.execute(sa.text(statement))
+    engine.dispose()
+    migrate(url)
+
+
 def test_an_upgrade_takes_the_ends_that_were_before_for_told(connection, database):
     campaign_id, _ = an_open_campaign(connection, clients=2)
     over(connection, campaign_id)
     close(connection, campaign_id)
     [before] = ends(connection)
     open_, _ = an_open_campaign(connection, clients=0)
-    url = database.replace("postgresql://", "postgresql+psycopg://")
-    engine = sa.create_engine(url)
-    with engine.begin() as own:
-        own.execute(sa.text("DROP VIEW reporting.campaign_finishes"))
-        command.downgrade(alembic_config(own), "0006")
-    engine.dispose()
-    migrate(url)
+    an_upgrade_from("0006", database)
 
     [after] = ends(connection)
     assert after == before
@@ -141,3 +148,38 @@ def test_an_upgrade_takes_the_ends_that_were_before_for_told(connection, databas
     assert finishes.take_webhook(connection) is None
     close(connection, campaign_id)
     assert len(ends(connection)) == 1
+
+
+def doubtful(connection, campaign_id, *states):
+    settle(connection, campaign_id, now(), *states)
+    connection.execute("UPDATE messages SET in_doubt = true WHERE state = 'unknown'")
+
+
+def test_what_a_person_assumed_to_be_sent_is_told_apart(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=5)
+    doubtful(connection, campaign_id, "sent", "unknown", "unknown", "failed")
+    told = "SELECT sent, assumed_sent FROM reporting.campaign_statistics"
+    assert connection.execute(told).fetchall() == [{"sent": 1, "assumed_sent": 0}]
+    verdicts.settle_all(connection, campaign_id, "assume_sent", actor="anna")
+    runs.fold_counts(connection, campaign_id)
+    assert connection.execute(told).fetchall() == [{"sent": 3, "assumed_sent": 2}]
+
+    over(connection, campaign_id)
+    close(connection, campaign_id)
+    [end] = ends(connection)
+    assert (end["figures"]["sent"], end["figures"]["assumed_sent"]) == (3, 2)
+    told = "SELECT audience, sent, assumed_sent FROM reporting.campaign_finishes"
+    assert connection.execute(told).fetchall() == [{"audience": 5, "sent": 3, "assumed_sent": 2}]
+
+
+def test_an_upgrade_finds_out_what_had_been_assumed_sent_by_each_end(connection, database):
+    campaign_id, _ = an_open_campaign(connection, clients=4)
+    doubtful(connection, campaign_id, "sent", "unknown", "unknown", "failed")
+    first, second = connection.execute("SELECT id FROM messages WHERE state = 'unknown' ORDER BY id").fetchall()
+    verdicts.settle(connection, first["id"], "assume_sent", actor="anna")
+    close(connection, campaign_id)
+    verdicts.settle(connection, second["id"], "assume_sent", actor="anna")
+    [before] = ends(connection)
+    an_upgrade_from("0007", database, "UPDATE finishes SET figures = figures - 'assumed_sent'")
+    assert before["figures"]["assumed_sent"] == 1
+    assert ends(connection) == [before]

@@ -55,7 +55,7 @@ METRICS = (
     READING,
     Metric("mailing_messages", ("gateway", "state"), "Messages of the ledger, of all campaigns, by state."),
     Metric("mailing_messages_by_reason", ("gateway", "state", "reason"), "Those of them that have a reason."),
-    Metric("mailing_messages_sent_total", (), "Messages that gateways took.", is_total=True),
+    Metric("mailing_messages_sent_total", (), "Messages that gateways took, or are assumed to have.", is_total=True),
     Metric("mailing_sent_per_second", BY_GATEWAY, "Messages sent a second, over the last 10 to 15 seconds."),
     Metric("mailing_queue_age_seconds", BY_GATEWAY,
            "How long the running campaign that waits longest has had messages due and none that left."),

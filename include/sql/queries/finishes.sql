@@ -11,6 +11,7 @@ SELECT s.campaign_id, n.number, s.finished_at,
                           'sending_start', s.sending_start, 'sending_stop', s.sending_stop,
                           'opened_at', s.opened_at, 'finished_at', s.finished_at,
                           'audience', s.audience, 'pending', s.pending, 'sending', s.sending, 'sent', s.sent,
+                          'assumed_sent', s.assumed_sent,
                           'failed', s.failed, 'unknown', s.unknown, 'expired', s.expired,
                           'cancelled', s.cancelled, 'excluded', s.excluded)
 FROM reporting.campaign_statistics s

@@ -39,4 +39,4 @@ COMMENT ON COLUMN reporting.message_outcomes.attempts IS 'How often it was poste
 COMMENT ON COLUMN reporting.message_outcomes.revision IS 'Of the campaign, as of the last attempt; empty: it was never claimed.';
 COMMENT ON COLUMN reporting.message_outcomes.created IS 'When the client was chosen.';
 COMMENT ON COLUMN reporting.message_outcomes.claimed_at IS 'When the last request began; empty: there was none.';
-COMMENT ON COLUMN reporting.message_outcomes.sent_at IS 'When the gateway took it; empty: it did not.';
+COMMENT ON COLUMN reporting.message_outcomes.sent_at IS 'When the gateway took it (assumed_sent: when the last request began); empty: it did not.';

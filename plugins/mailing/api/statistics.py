@@ -74,6 +74,7 @@ class CampaignStatistics(MessageCounts):
     opened_at: datetime | None
     finished_at: datetime | None
     archived_at: datetime | None = Field(description="When its messages were dropped; its figures stay.")
+    assumed_sent: int = Field(description="Of those that are sent: what was in doubt, and a person assumed to be sent.")
 
 
 class Running(MessageCounts):
