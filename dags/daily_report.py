@@ -7,7 +7,7 @@
 | `mail` | mails it to those of `MAILING_REPORT_TO` who have not got it; skipped where that is not set |
 
 It runs by itself half an hour after midnight in the zone `MAILING_REPORT_TIMEZONE` (UTC). To write a day anew, trigger
-it with that `day`: the figures are the same, until somebody settles what was in doubt or opens a window again.
+it with that `day`: the figures are the same, until somebody settles what was in doubt, or has messages sent again.
 
 **When it fails.** A folder (`MAILING_REPORTS`) that cannot be written or a mail server that refuses is tried again
 three times, then the task fails and says what was refused. What `collect` and `write` have kept stays; clear `mail`

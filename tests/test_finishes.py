@@ -183,3 +183,34 @@ def test_an_upgrade_finds_out_what_had_been_assumed_sent_by_each_end(connection,
     an_upgrade_from("0007", database, "UPDATE finishes SET figures = figures - 'assumed_sent'")
     assert before["figures"]["assumed_sent"] == 1
     assert ends(connection) == [before]
+
+
+def not_requested(connection):
+    return [row["not_requested"] for row in connection.execute("SELECT not_requested FROM finishes ORDER BY number")]
+
+
+def test_an_end_says_why_messages_were_not_sent_and_an_upgrade_finds_it_out_for_those_that_were_before(
+    connection, database
+):
+    campaign_id, _ = an_open_campaign(connection, clients=9)
+    reasons = "(ARRAY['window', 'window', 'window', 'local_hours'])"
+    connection.execute(f"UPDATE messages SET state = 'expired', reason = {reasons}[id] WHERE id < 5")  # noqa: S608
+    connection.execute("UPDATE messages SET state = 'excluded', reason = 'filter' WHERE id BETWEEN 5 AND 6")
+    settle(connection, campaign_id, now(), *[None] * 6, "sent", "sent", "failed")
+    close(connection, campaign_id)
+    first = {"expired window": 3, "expired local_hours": 1, "excluded filter": 2}
+    assert not_requested(connection) == [first]
+    an_upgrade_from("0007", database)
+    assert not_requested(connection) == [first]
+
+    # It went on since, and ended again: of the first end is known how many expired, and not why all of them did.
+    settle(connection, campaign_id, now(), None, None, "sent", "sent", "sent")
+    connection.execute("UPDATE messages SET reason = NULL WHERE state = 'sent'")
+    connection.execute("UPDATE campaigns SET finished_at = now() + interval '1 s'")
+    finishes.record(connection, campaign_id)
+    second = {"expired window": 2, "excluded filter": 1}
+    assert not_requested(connection) == [first, second]
+    an_upgrade_from("0007", database)
+    assert not_requested(connection) == [
+        {"expired window": 2, "expired not_known": 2, "excluded filter": 1, "excluded not_known": 1}, second,
+    ]  # fmt: skip

@@ -445,6 +445,8 @@ class Finish(Base):
     number: Mapped[int] = mapped_column(primary_key=True)  # from 1; one that is opened again finishes again
     finished_at: Mapped[datetime]
     figures: Mapped[dict[str, Any]] = mapped_column(JSONB)  # what the events hold
+    # Of what expired, was cancelled or excluded, how many by state and reason: {"expired window": 5}.
+    not_requested: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'"))
     created: Mapped[datetime] = mapped_column(server_default=func.now())
     announced_at: Mapped[datetime | None]  # when a task took it upon itself to emit the asset events
     is_confirmed: Mapped[bool] = mapped_column(server_default=false())  # the events were seen in Airflow
