@@ -388,6 +388,24 @@ class TestKept:
         daily_report.write(daily_report.collect(DAY))
         assert (reports / "2026-06-10" / "manifest.json").exists()
 
+    def test_days_without_a_report_are_those_since_the_last_that_is_whole(self, reports):
+        def days(*before):
+            return [DAY - timedelta(days=n) for n in (*before, 0)]
+
+        assert daily_report.days_to_write(DAY) == days()  # the first ever
+        (reports / "of mine").mkdir(parents=True)
+        (reports / "2026-06-09x").mkdir()
+        assert daily_report.days_to_write(DAY) == days()
+        daily_report.write(daily_report.collect(DAY - timedelta(days=50)))
+        assert daily_report.days_to_write(DAY) == days(*range(31, 0, -1))
+        daily_report.write(daily_report.collect(DAY - timedelta(days=4)))
+        assert daily_report.days_to_write(DAY) == days(3, 2, 1)
+        daily_report.collect(DAY - timedelta(days=1))  # not to its end
+        daily_report.write(daily_report.collect(DAY))
+        assert daily_report.days_to_write(DAY) == days(3, 2, 1)
+        daily_report.write(daily_report.collect(DAY - timedelta(days=1)))
+        assert daily_report.days_to_write(DAY) == days()
+
     def test_a_report_that_was_not_written_to_its_end_is_none(self, reports):
         place = daily_report.write(daily_report.collect(DAY))
         (reports / "2026-06-10" / "hours.csv").write_text("cut sho")
