@@ -17,7 +17,7 @@ from aiosmtpd.controller import Controller
 
 from local.settings import free_port
 from mailing import campaigns, daily_report, finishes, runs, spans, verdicts
-from mailing.daily_report import figures, folder
+from mailing.daily_report import figures, folder, page
 from mailing.errors import InvalidInput, Unusable
 from tests.builders import HOUR, a_campaign, an_open_campaign, now, settle, some_clients
 
@@ -295,6 +295,17 @@ class TestZones:
             found = figures.count(connection, day, zone)
         hours = list(found.tables["hours"]["requests"])
         assert (found.totals["requests"], hours[0], hours[-1]) == (2, 1, 1)
+
+    def test_what_is_sent_counts_when_it_was_sent_and_what_failed_when_its_request_began(self, connection):
+        campaign_id, _ = an_open_campaign(connection, clients=3)
+        past(connection, campaign_id, at("2026-06-10 08:00"), now() + HOUR)
+        settle(connection, campaign_id, at("2026-06-10 23:59:59"), "sent", "failed", "unknown")
+        connection.execute("UPDATE messages SET sent_at = sent_at + interval '2 s'")
+        counted = [count(connection, day) for day in (DAY, DAY + timedelta(days=1))]
+        told = [tuple(found.totals[state] for state in figures.REQUESTED) for found in counted]
+        assert told == [(0, 1, 1), (1, 0, 0)]
+        for found in counted:
+            assert "in which it was sent; one that failed or is in doubt, in that in which its" in page.html(found, [])
 
     def test_hours_are_as_the_clocks_showed_them(self):
         def hours(day, zone):

@@ -90,12 +90,7 @@ def test_a_run_writes_the_day_that_is_asked_for_and_mails_it(run, reports, conne
     assert totals[1].startswith("1,2,1,1,0,")
 
 
-def test_days_that_were_missed_are_written_by_the_next_run_and_mailed_each_by_itself(
-    run,
-    reports,
-    mailbox,
-    monkeypatch,  # noqa: F811
-):
+def test_days_that_were_missed_are_written_and_mailed_by_the_next_run(run, reports, mailbox, monkeypatch):  # noqa: F811
     monkeypatch.setenv("MAILING_REPORT_TO", "olga@example.com")
     today = datetime.now(UTC).date()
     last, *missed = (today - timedelta(days=n) for n in (4, 3, 2, 1))

@@ -1,5 +1,6 @@
 -- The daily report's statements, each loaded by its name (plugins/mailing/db.py). A message counts on the day (%(since)s to
--- %(until)s) in which the last request for it began, as time_counts has it: by spans that end at every zone's midnight.
+-- %(until)s) in which it was sent or, if it failed or is in doubt, its last request began, as time_counts has it: by spans that
+-- end at every zone's midnight.
 
 -- name: as_of
 SELECT clock_timestamp() AS as_of

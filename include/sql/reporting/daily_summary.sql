@@ -1,5 +1,5 @@
 CREATE OR REPLACE VIEW reporting.daily_summary AS
--- One row per day (of the session's TimeZone) in which requests began; the messages add up to all audiences.
+-- One row per day (of the session's TimeZone) in which messages were sent (or last requested); the messages add up to all audiences.
 SELECT d.day,
        count(*) FILTER (WHERE d.messages <> 0) AS campaigns,
        sum(d.messages)::bigint AS messages,

@@ -1,5 +1,5 @@
 CREATE OR REPLACE VIEW reporting.outcomes_by_hour AS
--- One row per campaign and hour in which requests of its messages began; the messages add up to its audience.
+-- One row per campaign and hour in which its messages were sent (or last requested); the messages add up to its audience.
 SELECT t.campaign_id,
        c.name AS campaign_name,
        -- By whole hours of UTC, whatever the session's zone; what had no request is counted at -infinity.

@@ -1,8 +1,8 @@
 """What happened on one day, as tables.
 
-A message counts on the day in which the last request for it began. Re-counting a past day gives the same figures until
-somebody changes what they count: a verdict on what was in doubt, or to send again. How campaigns ended is kept with
-their ends.
+A message counts on the day in which it was sent; one that failed or is in doubt, on that in which its last request
+began. Re-counting a past day gives the same figures until somebody changes what they count: a verdict on what was in
+doubt, or to send again. How campaigns ended is kept with their ends.
 """
 
 from __future__ import annotations
