@@ -84,6 +84,10 @@ METRICS = (
     Metric("mailing_leases", ("state",), "Leases of sending tasks: live, or dead and not recovered."),
     Metric("mailing_leases_taken_total", (), "Leases that tasks ever took, one for each batch and run.",
            is_total=True),
+    Metric("mailing_leases_recovered_total", (), "Leases of dead tasks whose claims were recovered.", is_total=True),
+    Metric("mailing_webhooks", ("state",), "Ends of campaigns, by what became of telling the webhook."),
+    Metric("mailing_webhook_delay_seconds", (),
+           "How long the end that waits longest was not taken by the webhook, though it was tried; 0: none waits."),
     Metric("mailing_ledger_parts", (), "Parts of the ledger that were not dropped."),
 )  # fmt: skip
 

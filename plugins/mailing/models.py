@@ -268,6 +268,15 @@ class Lease(Base):
     expires_at: Mapped[datetime]
 
 
+class LeaseReturn(Base):
+    """How many leases of dead tasks were ever recovered: the sum of a few rows, so that writers need not wait."""
+
+    __tablename__ = "lease_returns"
+
+    shard: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    count: Mapped[int] = mapped_column(BigInteger)
+
+
 class Message(Base):
     """The ledger: one row per campaign and client. Its id is the gateway's `msgId` on every attempt.
 

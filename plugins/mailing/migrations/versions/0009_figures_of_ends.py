@@ -1,4 +1,4 @@
-"""Ends of campaigns say how many messages a person had assumed to be sent, and why others were not sent."""
+"""Ends of campaigns say what was assumed sent, and why others were not sent; recovered leases are counted."""
 
 from __future__ import annotations
 
@@ -49,7 +49,14 @@ def upgrade() -> None:
     op.execute(ASSUMED_SENT)
     op.add_column("finishes", sa.Column("not_requested", JSONB(), server_default=sa.text("'{}'"), nullable=False))
     op.execute(NOT_REQUESTED)
+    op.create_table(
+        "lease_returns",
+        sa.Column("shard", sa.SmallInteger(), autoincrement=False, nullable=False),
+        sa.Column("count", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("shard", name=op.f("lease_returns_pkey")),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("lease_returns")
     op.drop_column("finishes", "not_requested")  # assumed_sent stays: one figure more hurts nobody
