@@ -58,7 +58,7 @@ COMMENT ON COLUMN reporting.campaign_statistics.unknown IS 'In doubt: the reques
 COMMENT ON COLUMN reporting.campaign_statistics.expired IS 'Not sent: the window (or the client''s local hours) closed first.';
 COMMENT ON COLUMN reporting.campaign_statistics.cancelled IS 'Not sent: the campaign was cancelled.';
 COMMENT ON COLUMN reporting.campaign_statistics.excluded IS 'Not sent: the client was deleted, or does not match the filter any more.';
-COMMENT ON COLUMN reporting.campaign_statistics.first_claimed_at IS 'When its first request began; empty: none so far.';
+COMMENT ON COLUMN reporting.campaign_statistics.first_claimed_at IS 'When its first message was claimed, just before its request; empty: none so far.';
 COMMENT ON COLUMN reporting.campaign_statistics.first_sent_at IS 'When the gateway took the first one (of one that is assumed sent: when its request began); empty: none so far.';
 COMMENT ON COLUMN reporting.campaign_statistics.last_sent_at IS 'When the gateway took the last one so far (of one that is assumed sent: when its request began).';
 COMMENT ON COLUMN reporting.campaign_statistics.opened_at IS 'When its audience was chosen; empty: not yet.';

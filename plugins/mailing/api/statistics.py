@@ -68,7 +68,7 @@ class CampaignStatistics(MessageCounts):
     sending_stop: datetime
     revision: int
     audience: int
-    first_claimed_at: datetime | None = Field(description="When its first request began.")
+    first_claimed_at: datetime | None = Field(description="When its first message was claimed, before its request.")
     first_sent_at: datetime | None
     last_sent_at: datetime | None
     opened_at: datetime | None
