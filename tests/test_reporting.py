@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from contextlib import ExitStack
 from zoneinfo import ZoneInfo
 
 import pandas as pd
@@ -510,6 +511,25 @@ def test_what_the_reader_may_take_is_limited_and_an_administrators_limits_stay(s
             hasty.execute("SELECT pg_sleep(30)")
     finally:
         as_superuser(server, database, "ALTER ROLE mailing_reader SET statement_timeout = '60s'")
+
+
+def test_a_reader_can_undo_its_timeouts_and_neither_its_number_of_connections_nor_a_superusers_limit(
+    server, database, reader
+):
+    """As docs/reporting.md says."""
+    reader.execute("SET default_transaction_read_only = off")
+    reader.execute("SET statement_timeout = 0")
+    assert reader.execute("SHOW statement_timeout").fetchone() == {"statement_timeout": "0"}
+    reader.execute("ALTER ROLE mailing_reader SET statement_timeout = 0")
+    as_superuser(server, database, "ALTER ROLE mailing_reader SET statement_timeout = '60s'")
+    for statement in ("SET temp_file_limit = -1", "ALTER ROLE mailing_reader CONNECTION LIMIT -1"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            reader.execute(statement)
+    with ExitStack() as stack:
+        for _ in range(19):
+            stack.enter_context(login(database, "mailing_reader", server.secrets.mailing_reader))
+        with pytest.raises(psycopg.OperationalError, match="too many connections for role"):
+            login(database, "mailing_reader", server.secrets.mailing_reader)
 
 
 def test_where_roles_may_not_be_made_all_else_is_and_an_administrator_makes_them(capsys):
