@@ -82,6 +82,7 @@ LAG = 'mailing_forecast_lag_seconds{campaign="7"}'
 EXPIRES = 'mailing_token_expires_in_seconds{gateway="a"}'
 REFUSED = 'mailing_token_refused{gateway="a"}'
 DEAD = 'mailing_leases{state="dead"}'
+GIVEN_UP, WEBHOOK = 'mailing_webhooks{state="given_up"}', "mailing_webhook_delay_seconds"
 LATE, DUE, OLD = "mailing_opening_delay_seconds", "mailing_campaigns_overdue", "MailingQueueOld"
 
 CASES = [
@@ -103,6 +104,9 @@ CASES = [
     (UP | {UNKNOWN: "0x18 5x12", SENT: "0+9x30"}, 20, []),  # too few to tell
     (UP | {UNKNOWN: "500-10x30", SENT: "0+9x30"}, 20, []),  # they are being settled
     (UP | {DEAD: "3x2 0x2 1x3 0x9"}, 8, []), (UP | {DEAD: "3x30"}, 6, ["MailingLeasesDead"]),
+    (UP | {WEBHOOK: "3000+60x30"}, 14, []), (UP | {WEBHOOK: "3000+60x30"}, 17, ["MailingWebhookLate"]),
+    (UP | {GIVEN_UP: "2x30"}, 20, []), (UP | {GIVEN_UP: "2x5 3x30"}, 20, ["MailingWebhookGivenUp"]),
+    (UP | {GIVEN_UP: "3x5 1x30"}, 20, []),  # they are posted again
     (UP | {QUEUE: "0+60x30"}, 5, []), (UP | {QUEUE: "0+60x30", CLOSED: "1x30"}, 8, [OLD]),
     (UP | {QUEUE: "0+60x30", CLOSED: "0x30"}, 8, ["MailingBreakerOpen"]),
     (UP | {LATE: "0+60x30"}, 4, []), (UP | {LATE: "0+60x30"}, 6, ["MailingCampaignNotOpened"]),

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from local.settings import free_port
-from tests.builders import a_campaign, an_open_campaign, now, some_clients, states
+from mailing import messages
+from tests.builders import a_campaign, an_open_campaign, claim, now, outcome_of, some_clients, states
 from tests.conftest import ROOT
 
 
@@ -93,6 +94,38 @@ def test_verify_counts_anew_and_tells_what_differs(connection):
     done = mailing("verify", "--campaign", str(campaign_id))
     assert done.returncode == 1
     assert f"campaign {campaign_id}: state pending: kept 5, found 3\n" in done.stdout
+
+
+def test_verify_compares_the_first_and_last_moments_and_says_none_of_what_was_given_back(connection):
+    campaign_id, [number] = an_open_campaign(connection, clients=3)
+    token = messages.take_lease(connection, campaign_id, number, "test")
+    first, *_ = claim(connection, campaign_id, token, limit=1)
+    messages.return_unposted(connection, campaign_id, token, messages.batch(connection, campaign_id, number), known=[])
+    told = [outcome_of(each, "sent") for each in claim(connection, campaign_id, token)]
+    messages.record(connection, campaign_id, token, told)
+    assert mailing("verify").stdout == "3 messages counted anew: every figure is right\n"
+
+    connection.execute(
+        "UPDATE state_counts SET first_claimed_at = first_claimed_at + interval '1 h', first_sent_at = NULL,"
+        " last_sent_at = last_sent_at - interval '1 h'"
+    )
+    done = mailing("verify", "--campaign", str(campaign_id))
+    assert done.returncode == 1
+    said = done.stdout.splitlines()
+    assert [line.partition(": kept ")[0] for line in said[:-1]] == [
+        f"campaign {campaign_id}: {figure}" for figure in ("first claim", "first sent", "last sent")
+    ]
+    sent = connection.execute("SELECT min(sent_at) AS at FROM messages").fetchone()["at"]
+    assert said[1].endswith(f"kept None, found {sent}")
+    assert said[-1] == "3 messages counted anew: 3 figures differ"
+
+
+def test_verify_counts_only_messages_that_are_there(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=3)
+    connection.execute("UPDATE campaigns SET archived_at = now()")
+    an_open_campaign(connection, clients=1)
+    assert mailing("verify").stdout == "4 messages counted anew: every figure is right\n"
+    assert mailing("verify", "--campaign", str(campaign_id)).stdout.startswith("0 messages counted anew")
 
 
 @pytest.mark.parametrize(("suffix", "read"), [("csv", pd.read_csv), ("parquet", pd.read_parquet)])

@@ -16,8 +16,8 @@ import pytest
 from aiosmtpd.controller import Controller
 
 from local.settings import free_port
-from mailing import daily_report, runs, spans, verdicts
-from mailing.daily_report import figures, folder
+from mailing import campaigns, daily_report, finishes, runs, spans, verdicts
+from mailing.daily_report import figures, folder, page
 from mailing.errors import InvalidInput, Unusable
 from tests.builders import HOUR, a_campaign, an_open_campaign, now, settle, some_clients
 
@@ -42,12 +42,45 @@ def rows(found, name):
 
 
 def past(connection, campaign_id, start, stop, finished=None):
-    """As if the campaign had been there then."""
+    """As if the campaign had been there then, and had ended as it stands now."""
     connection.execute(
         "UPDATE campaigns SET sending_start = %s, sending_stop = %s, opened_at = %s, finished_at = %s,"
         " status = CASE WHEN %s::timestamptz IS NULL THEN status ELSE 'finished' END WHERE id = %s",
         (start, stop, start, finished, finished, campaign_id),
     )
+    finishes.record(connection, campaign_id)
+
+
+def all_of(found):
+    return {name: found.csv(name) for name in figures.TABLES}
+
+
+def end(connection, campaign_id, at):
+    """As if the campaign had ended then, as it stands now."""
+    connection.execute("UPDATE campaigns SET status = 'finished', finished_at = %s WHERE id = %s", (at, campaign_id))
+    assert finishes.record(connection, campaign_id)
+
+
+def go_on(connection, campaign_id, clients):
+    """Trigger it by hand: so many newcomers join."""
+    some_clients(connection, clients)
+    with connection.transaction():
+        runs.select_audience(connection, campaign_id, newcomers=True)
+
+
+def close(connection, campaign_id):
+    with connection.transaction():
+        assert runs.close(connection, campaign_id).status == "finished"
+
+
+@pytest.fixture
+def ended(connection):
+    """Three messages on this day, all that were to be sent; its window is open still. One client is gone."""
+    campaign_id, _ = an_open_campaign(connection, clients=4, name="Once more")
+    settle(connection, campaign_id, at("2026-06-10 09:00"), "sent", "failed", "sent")
+    connection.execute("UPDATE messages SET state = 'excluded', reason = 'client_deleted' WHERE state = 'pending'")
+    past(connection, campaign_id, at("2026-06-10 08:00"), now() + HOUR, at("2026-06-10 09:01"))
+    return campaign_id
 
 
 @pytest.fixture
@@ -155,6 +188,58 @@ class TestFigures:
         }  # fmt: skip
         assert {"outcome": "failed", "reason": "archived", "messages": 1} in rows(after, "reasons")
 
+    def test_a_day_on_which_a_campaign_ended_stays_what_it_was_when_it_goes_on_with_newcomers(self, connection, ended):
+        first = count(connection)
+        [row] = rows(first, "campaigns")
+        assert (row["audience"], row["requests"], row["excluded"], row["open"]) == (4, 3, 1, 0)
+        assert row["ended_at"] == "2026-06-10T07:01:00+00:00"
+
+        go_on(connection, ended, clients=3)
+        assert all_of(count(connection)) == all_of(first)
+        settle(connection, ended, now(), *[None] * 4, "sent", "failed")
+        connection.execute("UPDATE messages SET state = 'excluded', reason = 'filter' WHERE state = 'pending'")
+        campaigns.edit(connection, ended, name="Renamed", sending_stop=now() + 2 * HOUR, actor="anna")
+        connection.execute("UPDATE campaigns SET name = 'Once more', audience_stale = false")
+        close(connection, ended)
+        assert all_of(count(connection)) == all_of(first)
+
+        [row] = rows(count(connection, now().date(), "UTC"), "campaigns")
+        told = ("audience", "earlier", "requests", "sent", "failed", "excluded", "open")
+        assert tuple(row[name] for name in told) == (7, 3, 2, 1, 1, 1, 0)
+
+    def test_what_was_not_sent_counts_once_over_all_days(self, connection, ended):
+        go_on(connection, ended, clients=2)
+        connection.execute("UPDATE messages SET state = 'expired', reason = 'window' WHERE state = 'pending'")
+        close(connection, ended)
+        of_days = [count(connection), count(connection, now().date(), "UTC")]
+        assert [(found.totals["expired"], found.totals["excluded"]) for found in of_days] == [(0, 1), (2, 0)]
+        assert [row for row in rows(of_days[1], "reasons") if row["outcome"] != "failed"] == [
+            {"outcome": "expired", "reason": "window", "messages": 2}
+        ]
+
+    def test_what_expired_and_is_sent_after_all_stays_on_its_day_and_is_not_taken_from_another(self, connection, ended):
+        connection.execute("UPDATE messages SET state = 'expired', reason = 'window' WHERE state = 'excluded'")
+        end(connection, ended, at("2026-06-10 09:02"))
+        first = count(connection)
+        assert (first.totals["expired"], first.totals["excluded"]) == (1, 0)
+        settle(connection, ended, now(), None, None, None, "sent")
+        end(connection, ended, now())
+        assert all_of(count(connection)) == all_of(first)
+        assert count(connection, now().date(), "UTC").totals["expired"] == 0
+
+    def test_of_a_campaign_that_was_opened_again_by_then_nobody_knows_the_audience(self, connection, ended):
+        go_on(connection, ended, clients=3)
+        settle(connection, ended, at("2026-06-11 09:00"), *[None] * 4, "sent")
+        before, day = rows(count(connection), "campaigns"), date(2026, 6, 11)
+        assert [(row["audience"], row["open"]) for row in before] == [(4, 0)]
+        [row] = rows(count(connection, day), "campaigns")
+        assert (row["audience"], row["open"], row["ended_at"]) == (None, None, "")
+        assert (row["earlier"], row["requests"], row["excluded"]) == (3, 1, 0)
+        settle(connection, ended, at("2026-06-11 10:00"), *[None] * 5, "sent", "sent")
+        end(connection, ended, at("2026-06-11 10:01"))
+        [row] = rows(count(connection, day), "campaigns")
+        assert (row["audience"], row["open"], row["ended_at"]) == (7, 0, "2026-06-11T08:01:00+00:00")
+
     def test_a_live_audience_that_grows_is_left_empty(self, connection):
         campaign_id, _ = an_open_campaign(connection, clients=2, audience="live")
         past(connection, campaign_id, at("2026-06-10 08:00"), now() + HOUR)
@@ -210,6 +295,17 @@ class TestZones:
             found = figures.count(connection, day, zone)
         hours = list(found.tables["hours"]["requests"])
         assert (found.totals["requests"], hours[0], hours[-1]) == (2, 1, 1)
+
+    def test_what_is_sent_counts_when_it_was_sent_and_what_failed_when_its_request_began(self, connection):
+        campaign_id, _ = an_open_campaign(connection, clients=3)
+        past(connection, campaign_id, at("2026-06-10 08:00"), now() + HOUR)
+        settle(connection, campaign_id, at("2026-06-10 23:59:59"), "sent", "failed", "unknown")
+        connection.execute("UPDATE messages SET sent_at = sent_at + interval '2 s'")
+        counted = [count(connection, day) for day in (DAY, DAY + timedelta(days=1))]
+        told = [tuple(found.totals[state] for state in figures.REQUESTED) for found in counted]
+        assert told == [(0, 1, 1), (1, 0, 0)]
+        for found in counted:
+            assert "in which it was sent; one that failed or is in doubt, in that in which its" in page.html(found, [])
 
     def test_hours_are_as_the_clocks_showed_them(self):
         def hours(day, zone):
@@ -302,6 +398,24 @@ class TestKept:
         monkeypatch.setenv("MAILING_REPORTS", f"{scheme}{reports}/")
         daily_report.write(daily_report.collect(DAY))
         assert (reports / "2026-06-10" / "manifest.json").exists()
+
+    def test_days_without_a_report_are_those_since_the_last_that_is_whole(self, reports):
+        def days(*before):
+            return [DAY - timedelta(days=n) for n in (*before, 0)]
+
+        assert daily_report.days_to_write(DAY) == days()  # the first ever
+        (reports / "of mine").mkdir(parents=True)
+        (reports / "2026-06-09x").mkdir()
+        assert daily_report.days_to_write(DAY) == days()
+        daily_report.write(daily_report.collect(DAY - timedelta(days=50)))
+        assert daily_report.days_to_write(DAY) == days(*range(31, 0, -1))
+        daily_report.write(daily_report.collect(DAY - timedelta(days=4)))
+        assert daily_report.days_to_write(DAY) == days(3, 2, 1)
+        daily_report.collect(DAY - timedelta(days=1))  # not to its end
+        daily_report.write(daily_report.collect(DAY))
+        assert daily_report.days_to_write(DAY) == days(3, 2, 1)
+        daily_report.write(daily_report.collect(DAY - timedelta(days=1)))
+        assert daily_report.days_to_write(DAY) == days()
 
     def test_a_report_that_was_not_written_to_its_end_is_none(self, reports):
         place = daily_report.write(daily_report.collect(DAY))

@@ -8,11 +8,11 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 
-from mailing import campaigns, finishes, messages, runs
+from mailing import campaigns, finishes, messages, runs, verdicts
 from mailing.errors import NotFinished
 from mailing.migrate import alembic_config, migrate
 from mailing.models import MESSAGE_STATES
-from tests.builders import HOUR, a_campaign, an_open_campaign, claim, kept, now, some_clients
+from tests.builders import HOUR, a_campaign, an_open_campaign, claim, kept, now, settle, some_clients
 
 
 def ends(connection):
@@ -148,17 +148,23 @@ def test_an_end_is_announced_by_one_task_and_again_only_if_it_died(connection):
 
 
 @contextmanager
-def before_revision(database, revision, *first):
+def before_revision(database, revision):
     """As it was then: what the block writes, an upgrade finds."""
     url = database.replace("postgresql://", "postgresql+psycopg://")
     engine = sa.create_engine(url)
     with engine.begin() as own:
-        for statement in first:
-            own.execute(sa.text(statement))
+        own.execute(sa.text("DROP VIEW reporting.campaign_finishes"))  # it is made anew
         command.downgrade(alembic_config(own), revision)
     engine.dispose()
     yield
     migrate(url)
+
+
+def an_upgrade_from(revision, database, connection, *before):
+    """As if the database had been of that version, where these statements were run."""
+    with before_revision(database, revision):
+        for statement in before:
+            connection.execute(statement)
 
 
 def test_an_upgrade_takes_the_ends_that_were_before_for_told(connection, database):
@@ -167,8 +173,7 @@ def test_an_upgrade_takes_the_ends_that_were_before_for_told(connection, databas
     close(connection, campaign_id)
     [before] = ends(connection)
     open_, _ = an_open_campaign(connection, clients=0)
-    with before_revision(database, "0006", "DROP VIEW reporting.campaign_finishes"):
-        pass
+    an_upgrade_from("0006", database, connection)
 
     [after] = ends(connection)
     assert after == before
@@ -192,3 +197,69 @@ def test_an_upgrade_gives_an_end_to_what_sql_had_cancelled(connection, database)
     assert runs.overdue(connection) == [campaign_id]
     close(connection, campaign_id)
     assert finishes.standing(connection, campaign_id)["cancelled"] == 2
+
+
+def doubtful(connection, campaign_id, *states):
+    settle(connection, campaign_id, now(), *states)
+    connection.execute("UPDATE messages SET in_doubt = true WHERE state = 'unknown'")
+
+
+def test_what_a_person_assumed_to_be_sent_is_told_apart(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=5)
+    doubtful(connection, campaign_id, "sent", "unknown", "unknown", "failed")
+    told = "SELECT sent, assumed_sent FROM reporting.campaign_statistics"
+    assert connection.execute(told).fetchall() == [{"sent": 1, "assumed_sent": 0}]
+    verdicts.settle_all(connection, campaign_id, "assume_sent", actor="anna")
+    runs.fold_counts(connection, campaign_id)
+    assert connection.execute(told).fetchall() == [{"sent": 3, "assumed_sent": 2}]
+
+    over(connection, campaign_id)
+    close(connection, campaign_id)
+    [end] = ends(connection)
+    assert (end["figures"]["sent"], end["figures"]["assumed_sent"]) == (3, 2)
+    told = "SELECT audience, sent, assumed_sent FROM reporting.campaign_finishes"
+    assert connection.execute(told).fetchall() == [{"audience": 5, "sent": 3, "assumed_sent": 2}]
+
+
+def test_an_upgrade_finds_out_what_had_been_assumed_sent_by_each_end(connection, database):
+    campaign_id, _ = an_open_campaign(connection, clients=4)
+    doubtful(connection, campaign_id, "sent", "unknown", "unknown", "failed")
+    first, second = connection.execute("SELECT id FROM messages WHERE state = 'unknown' ORDER BY id").fetchall()
+    verdicts.settle(connection, first["id"], "assume_sent", actor="anna")
+    close(connection, campaign_id)
+    verdicts.settle(connection, second["id"], "assume_sent", actor="anna")
+    [before] = ends(connection)
+    an_upgrade_from("0007", database, connection, "UPDATE finishes SET figures = figures - 'assumed_sent'")
+    assert before["figures"]["assumed_sent"] == 1
+    assert ends(connection) == [before]
+
+
+def not_requested(connection):
+    return [row["not_requested"] for row in connection.execute("SELECT not_requested FROM finishes ORDER BY number")]
+
+
+def test_an_end_says_why_messages_were_not_sent_and_an_upgrade_finds_it_out_for_those_that_were_before(
+    connection, database
+):
+    campaign_id, _ = an_open_campaign(connection, clients=9)
+    reasons = "(ARRAY['window', 'window', 'window', 'local_hours'])"
+    connection.execute(f"UPDATE messages SET state = 'expired', reason = {reasons}[id] WHERE id < 5")  # noqa: S608
+    connection.execute("UPDATE messages SET state = 'excluded', reason = 'filter' WHERE id BETWEEN 5 AND 6")
+    settle(connection, campaign_id, now(), *[None] * 6, "sent", "sent", "failed")
+    close(connection, campaign_id)
+    first = {"expired window": 3, "expired local_hours": 1, "excluded filter": 2}
+    assert not_requested(connection) == [first]
+    an_upgrade_from("0007", database, connection)
+    assert not_requested(connection) == [first]
+
+    # It went on since, and ended again: of the first end is known how many expired, and not why all of them did.
+    settle(connection, campaign_id, now(), None, None, "sent", "sent", "sent")
+    connection.execute("UPDATE messages SET reason = NULL WHERE state = 'sent'")
+    connection.execute("UPDATE campaigns SET finished_at = now() + interval '1 s'")
+    finishes.record(connection, campaign_id)
+    second = {"expired window": 2, "excluded filter": 1}
+    assert not_requested(connection) == [first, second]
+    an_upgrade_from("0007", database, connection)
+    assert not_requested(connection) == [
+        {"expired window": 2, "expired not_known": 2, "excluded filter": 1, "excluded not_known": 1}, second,
+    ]  # fmt: skip

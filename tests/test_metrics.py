@@ -13,9 +13,9 @@ import pytest
 from airflow.sdk.observability import stats
 from airflow.sdk.observability.metrics import stats_utils
 
-from mailing import campaigns, messages, metrics, push, runs, upkeep, webhook
+from mailing import campaigns, finishes, messages, metrics, push, runs, upkeep, webhook
 from mailing.metric_list import BY_NAME, EVENTS, MAX_CAMPAIGNS, MAX_REASONS, METRICS
-from mailing.models import MESSAGE_STATES
+from mailing.models import MESSAGE_STATES, WEBHOOK_STATES
 from mailing.sender import BatchSender
 from tests.builders import a_campaign, an_open_campaign, claim, let_leases_run_out, now, outcome_of, some_clients
 from tests.conftest import ROOT
@@ -67,6 +67,9 @@ def test_every_figure_is_as_counted_by_hand(connection):
     assert found["mailing_opening_delay_seconds",] == 0
     assert of(found, "mailing_leases") == {("live",): 1, ("dead",): 1}
     assert found["mailing_leases_taken_total",] == 3  # `claim` of the builders takes one to learn the terms
+    assert found["mailing_leases_recovered_total",] == 0
+    assert of(found, "mailing_webhooks") == dict.fromkeys([(state,) for state in WEBHOOK_STATES], 0)
+    assert found["mailing_webhook_delay_seconds",] == 0
     assert found["mailing_ledger_parts",] == 1
     # 4 are left, at 3 in the first second: done long before the stop, in an hour.
     assert -3_600 <= found["mailing_forecast_lag_seconds", campaign] < -3_500
@@ -180,6 +183,48 @@ def test_a_campaign_that_is_due_and_not_opened_and_one_that_is_over_and_not_clos
     assert (found["mailing_opening_delay_seconds",], found["mailing_campaigns_overdue",]) == (0, 1)
     upkeep.close_overdue()
     assert read(connection)["mailing_campaigns_overdue",] == 0
+
+
+# What is still to be told, and what came back
+
+
+def test_webhooks_are_told_apart_by_what_became_of_them_and_only_one_that_was_tried_is_late(connection):
+    for _ in range(4):
+        campaigns.cancel(connection, a_campaign(connection), actor="anna")
+    for campaign_id in range(1, 5):
+        runs.close(connection, campaign_id)
+    connection.execute("UPDATE finishes SET created = now() - interval '3 h'")  # nobody has tried
+    found = read(connection)
+    assert (found["mailing_webhooks", "pending"], found["mailing_webhook_delay_seconds",]) == (4, 0)
+
+    for error in ("it answered 500", None):
+        finishes.settle_webhook(connection, finishes.take_webhook(connection), error)
+    connection.execute("UPDATE finishes SET created = now() - interval '4 days' WHERE webhook_attempts = 0")
+    finishes.settle_webhook(connection, finishes.take_webhook(connection), "it answered 500")
+    found = read(connection)
+    assert of(found, "mailing_webhooks") == {("pending",): 2, ("delivered",): 1, ("given_up",): 1, ("off",): 0}
+    assert 3 * 3_600 <= found["mailing_webhook_delay_seconds",] < 3 * 3_600 + 60
+
+
+def test_every_lease_of_a_dead_task_that_was_recovered_is_counted_once(connection):
+    first, _ = an_open_campaign(connection, clients=2)
+    second, _ = an_open_campaign(connection, clients=1)
+    for campaign_id in (first, first, second):
+        messages.take_lease(connection, campaign_id, 1, "dead")
+    let_leases_run_out(connection)
+    messages.take_lease(connection, first, 1, "live")
+    messages.release_lease(connection, messages.take_lease(connection, first, 1, "done"))
+    with connection.transaction(force_rollback=True):
+        runs.recover(connection, first, 1)
+    assert read(connection)["mailing_leases_recovered_total",] == 0
+
+    campaigns.cancel(connection, second, actor="anna")
+    runs.close(connection, second)
+    assert read(connection)["mailing_leases_recovered_total",] == 1
+    for _ in range(2):
+        upkeep.recover_claims()
+    found = read(connection)
+    assert (found["mailing_leases_recovered_total",], of(found, "mailing_leases")) == (3, {("live",): 1, ("dead",): 0})
 
 
 # Bounds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from contextlib import ExitStack
 from zoneinfo import ZoneInfo
 
 import pandas as pd
@@ -12,10 +13,10 @@ import pytest
 from psycopg.rows import dict_row
 
 from local.postgres import let_reader_in, throwaway_server
-from mailing import recount, runs
+from mailing import clients, messages, recount, runs
 from mailing.migrate import ROLES, migrate
 from mailing.models import MESSAGE_STATES, OUTCOMES
-from tests.builders import a_campaign, some_clients
+from tests.builders import a_campaign, an_open_campaign, claim, outcome_of, some_clients
 from tests.conftest import ROOT
 
 DOCUMENT = ROOT / "docs" / "reporting.md"
@@ -284,6 +285,18 @@ def test_every_message_is_told_to_those_who_look_for_it_or_for_its_client(filled
     assert filled.execute("SELECT count(*) AS n FROM reporting.attempts").fetchone() == attempts
 
 
+def test_an_operator_code_is_the_same_in_every_view_also_when_the_client_got_another_or_is_gone(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=3)
+    first, second, _ = connection.execute("SELECT id FROM clients ORDER BY id").fetchall()
+    clients.edit(connection, first["id"], phone_number="79050000001", actor="anna")
+    clients.delete(connection, second["id"], actor="anna")
+    told = connection.execute("SELECT mobile_operator_code, state FROM reporting.message_outcomes").fetchall()
+    assert told == [{"mobile_operator_code": "103", "state": "pending"}] * 3
+    assert viewed(connection, "outcomes_by_operator_code", "campaign_id", "mobile_operator_code") == {
+        (campaign_id, "103"): {"open": 3}
+    }
+
+
 def test_the_health_of_a_gateway_says_what_waits_for_it(filled):
     messages = raw(filled)
     waits = messages[messages["status"].isin(["running", "paused"]) & (messages["state"] == "pending")]
@@ -387,8 +400,8 @@ OUTCOMES_OF_THE_EXAMPLE = """
 
 def fill_as_in_the_document(connection):
     """The campaigns of the demo, the second of which did not go as well as there."""
-    for name, code, clients in (("Demo: operator 103, art", "103", 189), ("Demo: sport and music", "905", 1_152)):
-        some_clients(connection, clients, code=code)
+    for name, code, count in (("Demo: operator 103, art", "103", 189), ("Demo: sport and music", "905", 1_152)):
+        some_clients(connection, count, code=code)
         campaign_id = a_campaign(connection, name=name, filter_operator_codes=[code])
         with connection.transaction():
             runs.select_audience(connection, campaign_id)
@@ -455,6 +468,37 @@ def test_phone_numbers_are_masked_but_for_those_who_were_granted_them(server, da
         as_superuser(server, database, "DROP ROLE an_analyst")
 
 
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ('{"code": 7, "message": "not known: 71030000001"}', '{"code": 7, "message": "not known: 7103*****01"}'),
+        ("to +71030000001,1030000001:81030000001", "to +7103*****01,103*****01:8103*****01"),
+        ("8 (103) 000-00-01 or 7 103 000 00 01 or +7-103-000-0001", "8 (103*****01 or 7 103*****01 or +7-103*****01"),
+        ("\u00ab71030000001\u00bb%2B71030000001\n7103000000171030000002", None),
+        ("code_7, http_400, message 123456789 at 2026-06-10 12:00:01.123456+00:00", ...),
+        (None, ...),
+    ],
+)
+def test_a_number_that_a_gateway_repeats_is_masked_too(server, database, connection, reader, said, shown):
+    campaign_id, _ = an_open_campaign(connection, clients=1)
+    token = messages.take_lease(connection, campaign_id, 1, "test")
+    told = [outcome_of(each, "failed", error=said, reply=said) for each in claim(connection, campaign_id, token)]
+    messages.record(connection, campaign_id, token, told)
+    row = reader.execute("SELECT error, reply FROM reporting.attempts").fetchone()
+    assert row["reply"] == row["error"]
+    if shown is None:
+        assert not re.search(r"\d{8}", row["reply"])
+    else:
+        assert row["reply"] == (said if shown is ... else shown)
+    as_superuser(server, database, f"CREATE ROLE an_analyst LOGIN PASSWORD '{PASSWORD}'")
+    try:
+        as_superuser(server, database, "GRANT mailing_reader, mailing_reader_pii TO an_analyst")
+        with login(database, "an_analyst") as analyst:
+            assert analyst.execute("SELECT reply FROM reporting.attempts").fetchone() == {"reply": said}
+    finally:
+        as_superuser(server, database, "DROP ROLE an_analyst")
+
+
 def test_what_the_reader_may_take_is_limited_and_an_administrators_limits_stay(server, database, reader):
     names = ("statement_timeout", "idle_in_transaction_session_timeout", "lock_timeout", "transaction_timeout")
     shown = [reader.execute(f"SHOW {name}").fetchone()[name] for name in (*names, "default_transaction_read_only")]
@@ -467,6 +511,25 @@ def test_what_the_reader_may_take_is_limited_and_an_administrators_limits_stay(s
             hasty.execute("SELECT pg_sleep(30)")
     finally:
         as_superuser(server, database, "ALTER ROLE mailing_reader SET statement_timeout = '60s'")
+
+
+def test_a_reader_can_undo_its_timeouts_and_neither_its_number_of_connections_nor_a_superusers_limit(
+    server, database, reader
+):
+    """As docs/reporting.md says."""
+    reader.execute("SET default_transaction_read_only = off")
+    reader.execute("SET statement_timeout = 0")
+    assert reader.execute("SHOW statement_timeout").fetchone() == {"statement_timeout": "0"}
+    reader.execute("ALTER ROLE mailing_reader SET statement_timeout = 0")
+    as_superuser(server, database, "ALTER ROLE mailing_reader SET statement_timeout = '60s'")
+    for statement in ("SET temp_file_limit = -1", "ALTER ROLE mailing_reader CONNECTION LIMIT -1"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            reader.execute(statement)
+    with ExitStack() as stack:
+        for _ in range(19):
+            stack.enter_context(login(database, "mailing_reader", server.secrets.mailing_reader))
+        with pytest.raises(psycopg.OperationalError, match="too many connections for role"):
+            login(database, "mailing_reader", server.secrets.mailing_reader)
 
 
 def test_where_roles_may_not_be_made_all_else_is_and_an_administrator_makes_them(capsys):

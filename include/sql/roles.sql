@@ -16,7 +16,8 @@ BEGIN
     -- Only at first: what an administrator sets later stays.
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'mailing_reader' AND rolconfig IS NULL) THEN
         ALTER ROLE mailing_reader LOGIN CONNECTION LIMIT 20;
-        -- What a reader that forgot itself costs those who send: a slot, and rows that cannot be vacuumed meanwhile.
+        -- What a reader that forgot itself costs those who send: a slot, and rows that cannot be vacuumed meanwhile. These are
+        -- defaults, which a reader can undo; the number of connections it cannot (docs/reporting.md).
         FOREACH setting IN ARRAY ARRAY[
             'default_transaction_read_only = on', 'statement_timeout = ''60s''', 'lock_timeout = ''5s''',
             'idle_in_transaction_session_timeout = ''60s''', 'search_path = reporting'

@@ -95,7 +95,7 @@ def _verify(campaign_id: int | None) -> int:
         found = recount.differences(connection, campaign_id)
         total = recount.total(connection, campaign_id)
     for each in found:
-        print(f"campaign {each.campaign_id}: {each.figure}: kept {each.kept:,}, found {each.found:,}")
+        print(each)
     print(
         f"{total:,} messages counted anew: " + (f"{len(found):,} figures differ" if found else "every figure is right")
     )

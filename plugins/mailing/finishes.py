@@ -60,8 +60,8 @@ def standing(connection: db.Connection, campaign_id: int) -> dict[str, Any] | No
     """The figures of the end that the campaign has come to; None: it goes on, or there is no such campaign.
 
     `event_id`, `campaign_id`, `name`, `status`, `finish` (which end, from 1), `revision`, `sending_start`,
-    `sending_stop`, `opened_at`, `finished_at` (ISO 8601, UTC), `audience`, and its eight states. They are those of
-    that moment: what was in doubt then may have been settled since.
+    `sending_stop`, `opened_at`, `finished_at` (ISO 8601, UTC), `audience`, its eight states, and of `sent` what a
+    person assumed so: `assumed_sent`. They are those of that moment: what was in doubt then may be settled since.
     """
     row = db.one(connection, SQL["standing_finish"], {"campaign_id": campaign_id})
     return row["figures"] if row else None

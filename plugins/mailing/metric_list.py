@@ -55,7 +55,7 @@ METRICS = (
     READING,
     Metric("mailing_messages", ("gateway", "state"), "Messages of the ledger, of all campaigns, by state."),
     Metric("mailing_messages_by_reason", ("gateway", "state", "reason"), "Those of them that have a reason."),
-    Metric("mailing_messages_sent_total", (), "Messages that gateways took.", is_total=True),
+    Metric("mailing_messages_sent_total", (), "Messages that gateways took, or are assumed to have.", is_total=True),
     Metric("mailing_sent_per_second", BY_GATEWAY, "Messages sent a second, over the last 10 to 15 seconds."),
     Metric("mailing_queue_age_seconds", BY_GATEWAY,
            "How long the running campaign that waits longest has had messages due and none that left."),
@@ -84,6 +84,10 @@ METRICS = (
     Metric("mailing_leases", ("state",), "Leases of sending tasks: live, or dead and not recovered."),
     Metric("mailing_leases_taken_total", (), "Leases that tasks ever took, one for each batch and run.",
            is_total=True),
+    Metric("mailing_leases_recovered_total", (), "Leases of dead tasks whose claims were recovered.", is_total=True),
+    Metric("mailing_webhooks", ("state",), "Ends of campaigns, by what became of telling the webhook."),
+    Metric("mailing_webhook_delay_seconds", (),
+           "How long the end that waits longest was not taken by the webhook, though it was tried; 0: none waits."),
     Metric("mailing_ledger_parts", (), "Parts of the ledger that were not dropped."),
 )  # fmt: skip
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from mailing import db, throttle
 from mailing.metric_list import MAX_CAMPAIGNS, MAX_REASONS, PREFIX
-from mailing.models import BREAKER_STATES, CAMPAIGN_STATUSES, MESSAGE_STATES
+from mailing.models import BREAKER_STATES, CAMPAIGN_STATUSES, MESSAGE_STATES, WEBHOOK_STATES
 
 SQL = db.queries("metrics")
 
@@ -21,6 +21,7 @@ PARAMETERS = {
     "states": list(MESSAGE_STATES),
     "statuses": list(CAMPAIGN_STATUSES),
     "breaker_states": list(BREAKER_STATES),
+    "webhook_states": list(WEBHOOK_STATES),
     "campaigns": MAX_CAMPAIGNS,
     "reasons": MAX_REASONS,
     "hungry_s": throttle.HUNGRY_S,

@@ -268,6 +268,15 @@ class Lease(Base):
     expires_at: Mapped[datetime]
 
 
+class LeaseReturn(Base):
+    """How many leases of dead tasks were ever recovered: the sum of a few rows, so that writers need not wait."""
+
+    __tablename__ = "lease_returns"
+
+    shard: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    count: Mapped[int] = mapped_column(BigInteger)
+
+
 class Message(Base):
     """The ledger: one row per campaign and client. Its id is the gateway's `msgId` on every attempt.
 
@@ -445,6 +454,8 @@ class Finish(Base):
     number: Mapped[int] = mapped_column(primary_key=True)  # from 1; one that is opened again finishes again
     finished_at: Mapped[datetime]
     figures: Mapped[dict[str, Any]] = mapped_column(JSONB)  # what the events hold
+    # Of what expired, was cancelled or excluded, how many by state and reason: {"expired window": 5}.
+    not_requested: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'"))
     created: Mapped[datetime] = mapped_column(server_default=func.now())
     announced_at: Mapped[datetime | None]  # when a task took it upon itself to emit the asset events
     is_confirmed: Mapped[bool] = mapped_column(server_default=false())  # the events were seen in Airflow

@@ -43,7 +43,8 @@ def end_of(campaign_id: int) -> dict[str, Any] | None:
 def check_share(figures: dict[str, Any], min_sent_share: float | None) -> None:
     """Raise AirflowFailException where less of the audience was sent to than this share of it, 0 to 1.
 
-    Clients that were excluded count as audience; an audience of nobody reaches no share above 0.
+    What a person assumed to be sent counts as sent to, clients that were excluded count as audience; an audience of
+    nobody reaches no share above 0.
     """
     if not min_sent_share:
         return

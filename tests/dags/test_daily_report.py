@@ -11,6 +11,7 @@ import pytest
 from airflow.dag_processing.dagbag import DagBag
 
 from local.settings import free_port
+from mailing import daily_report
 from mailing.daily_report import folder
 from tests.builders import an_open_campaign, now, settle
 from tests.conftest import ROOT
@@ -87,6 +88,37 @@ def test_a_run_writes_the_day_that_is_asked_for_and_mails_it(run, reports, conne
     assert mailbox.taken[0][1]["Subject"] == f"Mailing report for {today}"
     totals = (reports / today / "totals.csv").read_text().splitlines()
     assert totals[1].startswith("1,2,1,1,0,")
+
+
+def test_days_that_were_missed_are_written_and_mailed_by_the_next_run(run, reports, mailbox, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("MAILING_REPORT_TO", "olga@example.com")
+    today = datetime.now(UTC).date()
+    last, *missed = (today - timedelta(days=n) for n in (4, 3, 2, 1))
+    daily_report.write(daily_report.collect(last))
+    daily_report.collect(missed[0])  # it was begun and is not whole
+    before = folder.whole(folder.of_day(last))
+
+    assert run() == {"collect": "success", "write": "success", "mail": "success"}
+
+    assert sorted(path.name for path in reports.iterdir()) == [str(day) for day in (last, *missed)]
+    assert folder.whole(folder.of_day(last)) == before
+    assert all("report.html" in folder.whole(folder.of_day(day)) for day in missed)
+    subjects = [message["Subject"] for _, message in mailbox.taken]
+    assert subjects == [f"Mailing report for {day}" for day in missed]
+
+
+def test_a_mail_of_one_day_that_is_refused_keeps_no_other_from_being_sent(run, reports, mailbox, monkeypatch, capfd):  # noqa: F811
+    monkeypatch.setenv("MAILING_REPORT_TO", "gone@example.com olga@example.com")
+    mailbox.refused = {"gone@example.com"}
+    today = datetime.now(UTC).date()
+    daily_report.write(daily_report.collect(today - timedelta(days=3)))
+
+    assert run()["mail"] == "failed"
+
+    assert mailbox.recipients == ["olga@example.com"] * 2
+    said = "".join(capfd.readouterr())
+    for n in (2, 1):
+        assert f"the report is kept in {reports}/{today - timedelta(days=n)}" in said
 
 
 def test_a_day_to_come_fails_at_once(run, reports, capfd):

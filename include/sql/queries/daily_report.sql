@@ -1,26 +1,28 @@
 -- The daily report's statements, each loaded by its name (plugins/mailing/db.py). A message counts on the day (%(since)s to
--- %(until)s) in which the last request for it began, as time_counts has it: by spans that end at every zone's midnight.
+-- %(until)s) in which it was sent or, if it failed or is in doubt, its last request began, as time_counts has it: by spans that
+-- end at every zone's midnight.
 
 -- name: as_of
 SELECT clock_timestamp() AS as_of
 
 -- name: campaigns_of_day
 -- One row per campaign that was open on the day, ended on it or asked the gateway for something in it. `elsewhere`: its messages whose
--- request was not on this day; `is_growing`: its audience was still to grow after it. What expired, was cancelled or
--- excluded has no time of its own: it counts on the day on which its campaign ended (`ended_at`).
-SELECT c.id AS campaign, coalesce(c.name, '') AS name, c.sending_start, c.sending_stop, c.archived_at IS NOT NULL AS is_archived,
-       e.ended_at, c.audience = 'live' AND e.ended_at IS NULL AS is_growing, s.audience, t.earlier, t.elsewhere,
-       t.sent, t.failed, t.unknown, s.expired, s.cancelled, s.excluded
+-- request was not on this day.
+--
+-- How it stood when the day was over is told by its ends, which do not change: `is_over`, the last one (before %(until)s) still
+-- stood then, for no more was requested up to %(until)s than up to that end. `told` are the figures as of it; else as of the next
+-- end, or of now. `is_open_ended`: what its audience was then nobody knows any more. What expired, was cancelled or excluded has
+-- no time of its own and counts on the day on which its campaign ended: `not_requested` is what there was at its last end,
+-- and `not_requested_before` at its last one before the day.
+SELECT c.id AS campaign, coalesce(c.name, '') AS name, c.archived_at IS NOT NULL AS is_archived,
+       coalesce((told.figures ->> 'sending_start')::timestamptz, c.sending_start) AS sending_start,
+       coalesce((told.figures ->> 'sending_stop')::timestamptz, c.sending_stop) AS sending_stop,
+       CASE WHEN o.is_over OR last.finished_at >= %(since)s THEN last.finished_at END AS ended_at,
+       o.is_over, NOT o.is_over AND (c.audience = 'live' OR e.last IS NOT NULL) AS is_open_ended,
+       coalesce((told.figures ->> 'audience')::bigint, s.audience) AS audience, t.earlier, t.elsewhere,
+       t.sent, t.failed, t.unknown, last.not_requested, before.not_requested AS not_requested_before
 FROM campaigns c
-CROSS JOIN LATERAL (SELECT CASE WHEN c.finished_at < %(until)s THEN c.finished_at END AS ended_at) AS e
-CROSS JOIN LATERAL (
-    SELECT coalesce(sum(count), 0)::bigint AS audience,
-           coalesce(sum(count) FILTER (WHERE state = 'expired'), 0)::bigint AS expired,
-           coalesce(sum(count) FILTER (WHERE state = 'cancelled'), 0)::bigint AS cancelled,
-           coalesce(sum(count) FILTER (WHERE state = 'excluded'), 0)::bigint AS excluded
-    FROM state_counts
-    WHERE campaign_id = c.id
-) AS s
+CROSS JOIN LATERAL (SELECT coalesce(sum(count), 0)::bigint AS audience FROM state_counts WHERE campaign_id = c.id) AS s
 CROSS JOIN LATERAL (
     SELECT coalesce(sum(count) FILTER (WHERE outcome = 'sent' AND since >= %(since)s AND since < %(until)s), 0)::bigint AS sent,
            coalesce(sum(count) FILTER (WHERE outcome = 'failed' AND since >= %(since)s AND since < %(until)s), 0)::bigint AS failed,
@@ -30,12 +32,29 @@ CROSS JOIN LATERAL (
     FROM time_counts
     WHERE campaign_id = c.id AND outcome IN ('sent', 'failed', 'unknown')
 ) AS t
--- A request in flight when its campaign ended may be told a little later.
+CROSS JOIN LATERAL (
+    SELECT max(number) FILTER (WHERE finished_at < %(since)s) AS before,
+           max(number) FILTER (WHERE finished_at < %(until)s) AS last,
+           min(number) FILTER (WHERE finished_at >= %(until)s) AS next
+    FROM finishes
+    WHERE campaign_id = c.id
+) AS e
+LEFT JOIN finishes before ON before.campaign_id = c.id AND before.number = e.before
+LEFT JOIN finishes last ON last.campaign_id = c.id AND last.number = e.last
+CROSS JOIN LATERAL (
+    SELECT coalesce(t.earlier + t.sent + t.failed + t.unknown
+                    <= (last.figures ->> 'sent')::bigint + (last.figures ->> 'failed')::bigint
+                       + (last.figures ->> 'unknown')::bigint, false) AS is_over
+) AS o
+LEFT JOIN finishes told ON told.campaign_id = c.id AND told.number = CASE WHEN o.is_over THEN e.last ELSE e.next END
+-- A request in flight when its campaign ended may be told a little later. Whatever ended before has nothing on this day.
 WHERE (c.finished_at IS NULL OR c.finished_at > %(since)s - interval '1 day')
-  AND (c.sending_start < %(until)s AND c.sending_stop > %(since)s AND (c.finished_at IS NULL OR c.finished_at >= %(since)s)
-       OR c.finished_at >= %(since)s AND c.finished_at < %(until)s
-       OR t.sent + t.failed + t.unknown > 0)
-ORDER BY c.sending_start, c.id
+  AND (last.finished_at >= %(since)s
+       OR t.sent + t.failed + t.unknown > 0
+       OR NOT o.is_over
+          AND coalesce((told.figures ->> 'sending_start')::timestamptz, c.sending_start) < %(until)s
+          AND coalesce((told.figures ->> 'sending_stop')::timestamptz, c.sending_stop) > %(since)s)
+ORDER BY 4, c.id
 
 -- name: requests_by_hour
 -- Messages of these campaigns by outcome and by the number of the hour (from 1); `borders` are the beginnings of the hours
@@ -71,14 +90,12 @@ GROUP BY 1, 2
 HAVING sum(count) <> 0
 
 -- name: reasons
--- Why messages failed or are in doubt (as requests_by_operator_code), and why messages of the campaigns that ended on this
--- day (`ended`) were not sent at all.
+-- Why messages failed or are in doubt, as requests_by_operator_code.
 SELECT state AS outcome, reason, sum(count)::bigint AS messages
 FROM (
     SELECT state, reason, count
     FROM state_counts
     WHERE campaign_id = ANY (%(whole)s::bigint[]) AND state IN ('failed', 'unknown')
-       OR campaign_id = ANY (%(ended)s::bigint[]) AND state IN ('expired', 'cancelled', 'excluded')
     UNION ALL
     SELECT state, coalesce(reason, ''), count(*)
     FROM messages
@@ -90,4 +107,3 @@ FROM (
 ) AS counted
 GROUP BY 1, 2
 HAVING sum(count) <> 0
-ORDER BY messages DESC, outcome, reason

@@ -3,7 +3,7 @@
 -- name: record_finish
 -- The end that the campaign has come to, unless it is known: with the figures as they are now. Its row is locked by who
 -- calls, so that the numbers are counted by one at a time.
-INSERT INTO finishes (campaign_id, number, finished_at, figures)
+INSERT INTO finishes (campaign_id, number, finished_at, figures, not_requested)
 SELECT s.campaign_id, n.number, s.finished_at,
        jsonb_build_object('event_id', 'campaign-' || s.campaign_id || '-finish-' || n.number,
                           'campaign_id', s.campaign_id, 'name', s.campaign_name, 'status', s.status,
@@ -11,8 +11,15 @@ SELECT s.campaign_id, n.number, s.finished_at,
                           'sending_start', s.sending_start, 'sending_stop', s.sending_stop,
                           'opened_at', s.opened_at, 'finished_at', s.finished_at,
                           'audience', s.audience, 'pending', s.pending, 'sending', s.sending, 'sent', s.sent,
+                          'assumed_sent', s.assumed_sent,
                           'failed', s.failed, 'unknown', s.unknown, 'expired', s.expired,
-                          'cancelled', s.cancelled, 'excluded', s.excluded)
+                          'cancelled', s.cancelled, 'excluded', s.excluded),
+       coalesce((SELECT jsonb_object_agg(r.state || ' ' || r.reason, r.count)
+                 FROM (SELECT state, reason, sum(count)::bigint AS count
+                       FROM state_counts
+                       WHERE campaign_id = s.campaign_id AND state IN ('expired', 'cancelled', 'excluded')
+                       GROUP BY state, reason
+                       HAVING sum(count) > 0) AS r), '{}')
 FROM reporting.campaign_statistics s
 CROSS JOIN LATERAL (
     SELECT coalesce(max(f.number), 0) + 1 AS number FROM finishes f WHERE f.campaign_id = s.campaign_id

@@ -41,6 +41,9 @@ SELECT (SELECT coalesce(sum(count), 0)::bigint FROM state_counts WHERE state = '
         WHERE status IN ('running', 'paused')) AS campaigns_unlisted,
        (SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('leases', 'token')::regclass), 0))
            AS leases_taken_total,
+       (SELECT coalesce(sum(count), 0)::bigint FROM lease_returns) AS leases_recovered_total,
+       (SELECT coalesce(max(extract(epoch FROM clock_timestamp() - created)), 0) FROM finishes
+        WHERE webhook_state = 'pending' AND webhook_attempts > 0) AS webhook_delay_seconds,
        (SELECT count(*) FROM ledger_parts WHERE dropped_at IS NULL) AS ledger_parts
 
 -- name: statuses
@@ -48,6 +51,12 @@ SELECT s.status, count(c.id) AS campaigns
 FROM unnest(%(statuses)s::text[]) AS s (status)
 LEFT JOIN campaigns c ON c.status = s.status
 GROUP BY s.status
+
+-- name: webhooks
+SELECT s.state, count(f.campaign_id) AS webhooks
+FROM unnest(%(webhook_states)s::text[]) AS s (state)
+LEFT JOIN finishes f ON f.webhook_state = s.state
+GROUP BY s.state
 
 -- name: leases
 SELECT s.state, count(l.token) AS leases

@@ -149,8 +149,15 @@ DELETE FROM throttles WHERE campaign_id = %(campaign_id)s
 SELECT min(first_id) AS first_id, max(last_id) AS last_id FROM batches WHERE campaign_id = %(campaign_id)s
 
 -- name: forget_dead_leases
-DELETE FROM leases
-WHERE campaign_id = %(campaign_id)s AND (%(batch)s::int IS NULL OR batch = %(batch)s) AND expires_at <= now()
+-- Once their claims are settled. They are counted, by shards as all counts are, so that nobody waits for anybody.
+WITH gone AS (
+    DELETE FROM leases
+    WHERE campaign_id = %(campaign_id)s AND (%(batch)s::int IS NULL OR batch = %(batch)s) AND expires_at <= now()
+    RETURNING token
+)
+INSERT INTO lease_returns AS r (shard, count)
+SELECT count_shard(), count(*) FROM gone HAVING count(*) > 0
+ON CONFLICT (shard) DO UPDATE SET count = r.count + excluded.count
 
 -- name: dead_leases
 -- The batches whose tasks died and that nobody has recovered since.

@@ -11,7 +11,7 @@ SELECT state, sum(count)::bigint AS count FROM state_counts GROUP BY state
 -- Of these campaigns, in this order.
 SELECT campaign_id, campaign_name, status, sending_start, sending_stop, revision, audience, pending, sending, sent, failed,
        unknown, expired, cancelled, excluded, first_claimed_at, first_sent_at, last_sent_at, opened_at, finished_at,
-       archived_at
+       archived_at, assumed_sent
 FROM reporting.campaign_statistics
 WHERE campaign_id = ANY (%(ids)s::bigint[])
 ORDER BY array_position(%(ids)s::bigint[], campaign_id)

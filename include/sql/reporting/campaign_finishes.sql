@@ -11,7 +11,8 @@ SELECT f.campaign_id,
        f.webhook_state,
        f.webhook_attempts,
        f.webhook_at,
-       f.webhook_error
+       f.webhook_error,
+       (f.figures ->> 'assumed_sent')::bigint AS assumed_sent
 FROM finishes f
 JOIN campaigns c ON c.id = f.campaign_id;
 
@@ -23,9 +24,10 @@ COMMENT ON COLUMN reporting.campaign_finishes.finish IS 'Which end of the campai
 COMMENT ON COLUMN reporting.campaign_finishes.status IS 'finished or cancelled.';
 COMMENT ON COLUMN reporting.campaign_finishes.finished_at IS 'When it ended.';
 COMMENT ON COLUMN reporting.campaign_finishes.audience IS 'All its messages at that moment.';
-COMMENT ON COLUMN reporting.campaign_finishes.sent IS 'Of these, what the gateway had taken.';
+COMMENT ON COLUMN reporting.campaign_finishes.sent IS 'Of these, what the gateway had taken, or a person had assumed so (assumed_sent).';
 COMMENT ON COLUMN reporting.campaign_finishes.announced_at IS 'When its asset events were emitted; empty: not yet.';
 COMMENT ON COLUMN reporting.campaign_finishes.webhook_state IS 'pending, delivered, given_up (after three days), or off (for three days there was no webhook).';
 COMMENT ON COLUMN reporting.campaign_finishes.webhook_attempts IS 'How often it was posted, or tried to be.';
 COMMENT ON COLUMN reporting.campaign_finishes.webhook_at IS 'pending: when it is tried next; otherwise when that ended.';
 COMMENT ON COLUMN reporting.campaign_finishes.webhook_error IS 'Why the last attempt failed.';
+COMMENT ON COLUMN reporting.campaign_finishes.assumed_sent IS 'Of those that were sent: what had been in doubt, and a person had assumed to be sent.';

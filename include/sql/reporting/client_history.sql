@@ -30,4 +30,4 @@ COMMENT ON COLUMN reporting.client_history.attempts IS 'How often it was posted 
 COMMENT ON COLUMN reporting.client_history.text IS 'The text it was last posted with; empty: it never was.';
 COMMENT ON COLUMN reporting.client_history.created IS 'When the client was chosen.';
 COMMENT ON COLUMN reporting.client_history.claimed_at IS 'When the last request began; empty: there was none.';
-COMMENT ON COLUMN reporting.client_history.sent_at IS 'When the gateway took it; empty: it did not.';
+COMMENT ON COLUMN reporting.client_history.sent_at IS 'When the gateway took it (assumed_sent: when the last request began); empty: it did not.';

@@ -1,5 +1,5 @@
 CREATE OR REPLACE VIEW reporting.daily_summary AS
--- One row per day (of the session's TimeZone) in which requests began; the messages add up to all audiences.
+-- One row per day (of the session's TimeZone) in which messages were sent (or last requested); the messages add up to all audiences.
 SELECT d.day,
        count(*) FILTER (WHERE d.messages <> 0) AS campaigns,
        sum(d.messages)::bigint AS messages,
@@ -34,7 +34,7 @@ COMMENT ON COLUMN reporting.daily_summary.day IS 'The day, in the session''s tim
 COMMENT ON COLUMN reporting.daily_summary.campaigns IS 'How many campaigns these messages are of.';
 COMMENT ON COLUMN reporting.daily_summary.messages IS 'All messages counted in this row: the sum of the next seven columns.';
 COMMENT ON COLUMN reporting.daily_summary.open IS 'Pending, or their request is under way.';
-COMMENT ON COLUMN reporting.daily_summary.sent IS 'The gateway took them. That is not yet: delivered.';
+COMMENT ON COLUMN reporting.daily_summary.sent IS 'The gateway took them, or a person assumed so of what was in doubt. That is not yet: delivered.';
 COMMENT ON COLUMN reporting.daily_summary.failed IS 'The gateway refused them for good, or an operator gave them up.';
 COMMENT ON COLUMN reporting.daily_summary.unknown IS 'In doubt: the request may have been taken and was not answered.';
 COMMENT ON COLUMN reporting.daily_summary.expired IS 'Not sent: the window (or the client''s local hours) closed first.';

@@ -46,5 +46,5 @@ COMMENT ON COLUMN reporting.gateway_health.pending IS 'Messages that are still t
 COMMENT ON COLUMN reporting.gateway_health.sending IS 'Messages whose request is under way.';
 COMMENT ON COLUMN reporting.gateway_health.unknown IS 'Messages in doubt, of all its campaigns.';
 COMMENT ON COLUMN reporting.gateway_health.messages_per_second IS 'Sent, over the last 10 to 15 seconds.';
-COMMENT ON COLUMN reporting.gateway_health.last_sent_at IS 'When it took the last message; empty: none so far.';
+COMMENT ON COLUMN reporting.gateway_health.last_sent_at IS 'When it took the last message, or is assumed to have; empty: none so far.';
 COMMENT ON COLUMN reporting.gateway_health.as_of IS 'The database''s clock at the moment of reading.';

@@ -1,5 +1,5 @@
 CREATE OR REPLACE VIEW reporting.outcomes_by_hour AS
--- One row per campaign and hour in which requests of its messages began; the messages add up to its audience.
+-- One row per campaign and hour in which its messages were sent (or last requested); the messages add up to its audience.
 SELECT t.campaign_id,
        c.name AS campaign_name,
        -- By whole hours of UTC, whatever the session's zone; what had no request is counted at -infinity.
@@ -24,7 +24,7 @@ COMMENT ON COLUMN reporting.outcomes_by_hour.campaign_name IS 'Its name; empty w
 COMMENT ON COLUMN reporting.outcomes_by_hour.hour IS 'When the hour begins: a whole hour of UTC. Empty: messages without a request (waiting, expired, cancelled, excluded).';
 COMMENT ON COLUMN reporting.outcomes_by_hour.messages IS 'All messages counted in this row: the sum of the next seven columns.';
 COMMENT ON COLUMN reporting.outcomes_by_hour.open IS 'Pending, or their request is under way.';
-COMMENT ON COLUMN reporting.outcomes_by_hour.sent IS 'The gateway took them. That is not yet: delivered.';
+COMMENT ON COLUMN reporting.outcomes_by_hour.sent IS 'The gateway took them, or a person assumed so of what was in doubt. That is not yet: delivered.';
 COMMENT ON COLUMN reporting.outcomes_by_hour.failed IS 'The gateway refused them for good, or an operator gave them up.';
 COMMENT ON COLUMN reporting.outcomes_by_hour.unknown IS 'In doubt: the request may have been taken and was not answered.';
 COMMENT ON COLUMN reporting.outcomes_by_hour.expired IS 'Not sent: the window (or the client''s local hours) closed first.';

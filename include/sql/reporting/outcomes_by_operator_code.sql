@@ -23,7 +23,7 @@ COMMENT ON COLUMN reporting.outcomes_by_operator_code.campaign_name IS 'Its name
 COMMENT ON COLUMN reporting.outcomes_by_operator_code.mobile_operator_code IS 'Three digits; empty: not known (the client was deleted before codes were kept).';
 COMMENT ON COLUMN reporting.outcomes_by_operator_code.messages IS 'All messages counted in this row: the sum of the next seven columns.';
 COMMENT ON COLUMN reporting.outcomes_by_operator_code.open IS 'Pending, or their request is under way.';
-COMMENT ON COLUMN reporting.outcomes_by_operator_code.sent IS 'The gateway took them. That is not yet: delivered.';
+COMMENT ON COLUMN reporting.outcomes_by_operator_code.sent IS 'The gateway took them, or a person assumed so of what was in doubt. That is not yet: delivered.';
 COMMENT ON COLUMN reporting.outcomes_by_operator_code.failed IS 'The gateway refused them for good, or an operator gave them up.';
 COMMENT ON COLUMN reporting.outcomes_by_operator_code.unknown IS 'In doubt: the request may have been taken and was not answered.';
 COMMENT ON COLUMN reporting.outcomes_by_operator_code.expired IS 'Not sent: the window (or the client''s local hours) closed first.';

@@ -29,7 +29,7 @@ COMMENT ON COLUMN reporting.outcomes_by_tag.campaign_name IS 'Its name; empty wh
 COMMENT ON COLUMN reporting.outcomes_by_tag.tag IS 'The tag''s name; empty: clients that have none, or were deleted.';
 COMMENT ON COLUMN reporting.outcomes_by_tag.messages IS 'All messages counted in this row: the sum of the next seven columns.';
 COMMENT ON COLUMN reporting.outcomes_by_tag.open IS 'Pending, or their request is under way.';
-COMMENT ON COLUMN reporting.outcomes_by_tag.sent IS 'The gateway took them. That is not yet: delivered.';
+COMMENT ON COLUMN reporting.outcomes_by_tag.sent IS 'The gateway took them, or a person assumed so of what was in doubt. That is not yet: delivered.';
 COMMENT ON COLUMN reporting.outcomes_by_tag.failed IS 'The gateway refused them for good, or an operator gave them up.';
 COMMENT ON COLUMN reporting.outcomes_by_tag.unknown IS 'In doubt: the request may have been taken and was not answered.';
 COMMENT ON COLUMN reporting.outcomes_by_tag.expired IS 'Not sent: the window (or the client''s local hours) closed first.';

@@ -28,7 +28,7 @@ COMMENT ON COLUMN reporting.outcomes_by_timezone.campaign_name IS 'Its name; emp
 COMMENT ON COLUMN reporting.outcomes_by_timezone.timezone IS 'An IANA name; empty: clients that were deleted.';
 COMMENT ON COLUMN reporting.outcomes_by_timezone.messages IS 'All messages counted in this row: the sum of the next seven columns.';
 COMMENT ON COLUMN reporting.outcomes_by_timezone.open IS 'Pending, or their request is under way.';
-COMMENT ON COLUMN reporting.outcomes_by_timezone.sent IS 'The gateway took them. That is not yet: delivered.';
+COMMENT ON COLUMN reporting.outcomes_by_timezone.sent IS 'The gateway took them, or a person assumed so of what was in doubt. That is not yet: delivered.';
 COMMENT ON COLUMN reporting.outcomes_by_timezone.failed IS 'The gateway refused them for good, or an operator gave them up.';
 COMMENT ON COLUMN reporting.outcomes_by_timezone.unknown IS 'In doubt: the request may have been taken and was not answered.';
 COMMENT ON COLUMN reporting.outcomes_by_timezone.expired IS 'Not sent: the window (or the client''s local hours) closed first.';

@@ -78,7 +78,7 @@ def of_days(found: Days, days: Sequence[date]) -> Table:
         Line(("not sent (yet)",), found.undated),
     ]
     lines += [line for line in edges if line.counts.audience]
-    note = "A message counts on the day of the last request for it."
+    note = "A message counts on the day on which it was sent; failed, or in doubt: on that of its last request."
     return Table(("day",), lines, found.total, note)
 
 

@@ -68,12 +68,13 @@ class CampaignStatistics(MessageCounts):
     sending_stop: datetime
     revision: int
     audience: int
-    first_claimed_at: datetime | None = Field(description="When its first request began.")
+    first_claimed_at: datetime | None = Field(description="When its first message was claimed, before its request.")
     first_sent_at: datetime | None
     last_sent_at: datetime | None
     opened_at: datetime | None
     finished_at: datetime | None
     archived_at: datetime | None = Field(description="When its messages were dropped; its figures stay.")
+    assumed_sent: int = Field(description="Of those that are sent: what was in doubt, and a person assumed to be sent.")
 
 
 class Running(MessageCounts):

@@ -11,9 +11,16 @@ import os
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo, available_timezones
 
+import structlog
+
 from mailing.errors import InvalidInput
 
 SUBJECT = "Mailing report for {day}"
+
+MAX_MISSED = 31
+"""Days without a report that a run writes besides its own."""
+
+log = structlog.get_logger(__name__)
 
 
 def zone() -> str:
@@ -27,6 +34,21 @@ def zone() -> str:
 def day_before(moment: datetime) -> date:
     """The day before the one that this (aware) moment is in, in the operator's zone."""
     return moment.astimezone(ZoneInfo(zone())).date() - timedelta(days=1)
+
+
+def days_to_write(day: date) -> list[date]:
+    """The day, and before it those since the last report that is kept: for them nobody ran (all was down, say).
+
+    At most MAX_MISSED of them, and none where there is no report yet. Raises Unusable for a folder that cannot be read.
+    """
+    from mailing.daily_report import folder
+
+    last = folder.last_before(day)
+    missed = min((day - last).days - 1, MAX_MISSED) if last else 0
+    days = [day - timedelta(days=n) for n in range(missed, -1, -1)]
+    if missed:
+        log.warning("days have no report, and get one", first=str(days[0]), last=str(days[-2]), days=missed)
+    return days
 
 
 def collect(day: date) -> str:

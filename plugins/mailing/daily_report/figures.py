@@ -1,12 +1,14 @@
 """What happened on one day, as tables.
 
-A message counts on the day in which the last request for it began. Re-counting a past day gives the same figures until
-somebody changes what they count: a verdict on what was in doubt, a window that is opened again.
+A message counts on the day in which it was sent; one that failed or is in doubt, on that in which its last request
+began. Re-counting a past day gives the same figures until somebody changes what they count: a verdict on what was in
+doubt, or to send again. How campaigns ended is kept with their ends.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -127,7 +129,7 @@ def count(connection: db.Connection, day: date, zone: str) -> Figures:
     if since > as_of:
         raise InvalidInput(f"day {day}: it has not begun in {zone}; wanted a past day", ["day"])
     found = connection.execute(SQL["campaigns_of_day"], {"since": since, "until": until})
-    rows = [_line(row, since) for row in found]
+    rows = [_line(row) for row in found]
     asked = _asked(rows, since, until)
     tables = {
         "totals": [_totals(rows)],
@@ -139,15 +141,18 @@ def count(connection: db.Connection, day: date, zone: str) -> Figures:
     return Figures(day, zone, since, until, as_of, {name: table_of(name, lines) for name, lines in tables.items()})
 
 
-def _line(row: dict[str, Any], since: datetime) -> dict[str, Any]:
-    """A campaign's line. An audience that was still to grow is left empty: nobody knows what it was on that day."""
-    ended_at = row["ended_at"]
+def _line(row: dict[str, Any]) -> dict[str, Any]:
+    """A campaign's line. An audience that nobody knows any more is left empty, and so is what was open of it.
+
+    `not_requested`: how many messages its ends on this day added, by state and reason ("expired window").
+    """
     row["requests"] = _sum(row, REQUESTED)
-    done = row["earlier"] + row["requests"] + (_sum(row, NOT_REQUESTED) if ended_at else 0)
-    row["open"] = None if row["is_growing"] else row["audience"] - done
-    row["audience"] = None if row["is_growing"] else row["audience"]
-    if ended_at is None or ended_at < since:
-        row |= dict.fromkeys(NOT_REQUESTED, 0)
+    row["open"] = 0 if row["is_over"] else row["audience"] - row["earlier"] - row["requests"]
+    if row["is_open_ended"]:
+        row["open"] = row["audience"] = None
+    added = Counter(row["not_requested"]) - Counter(row["not_requested_before"])
+    row["not_requested"] = added
+    row |= {state: sum(n for key, n in added.items() if key.startswith(f"{state} ")) for state in NOT_REQUESTED}
     moments = ("sending_start", "sending_stop", "ended_at")
     return row | {name: row[name].astimezone(UTC).isoformat() for name in moments if row[name]}
 
@@ -170,7 +175,6 @@ def _asked(rows: list[dict[str, Any]], since: datetime, until: datetime) -> dict
         "ids": [row["campaign"] for row in requesting],
         "whole": [row["campaign"] for row in requesting if not row["elsewhere"]],
         "split": [row["campaign"] for row in requesting if row["elsewhere"] and not row["is_archived"]],
-        "ended": [row["campaign"] for row in rows if _sum(row, NOT_REQUESTED)],
     }
 
 
@@ -200,7 +204,13 @@ def _operator_codes(
 def _reasons(connection: db.Connection, asked: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The most frequent first."""
     lost = _lost(rows)
-    found = connection.execute(SQL["reasons"], asked).fetchall()
+    messages = sum((row["not_requested"] for row in rows), Counter[str]())
+    for row in connection.execute(SQL["reasons"], asked):
+        messages[f"{row['outcome']} {row['reason']}"] += row["messages"]
+    found = [
+        {"outcome": key.partition(" ")[0], "reason": key.partition(" ")[2], "messages": count}
+        for key, count in sorted(messages.items(), key=lambda item: (-item[1], item[0]))
+    ]
     archived = [
         {"outcome": outcome, "reason": ARCHIVED, "messages": lost[outcome]}
         for outcome in ("failed", "unknown")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -33,6 +34,19 @@ def root() -> str:
 def of_day(day: date) -> str:
     """The day's folder."""
     return f"{root().rstrip('/')}/{day.isoformat()}"
+
+
+def last_before(day: date) -> date | None:
+    """The last day before this one whose report was written to its end; None: there is none. Raises Unusable."""
+    with _usable(root()) as path:
+        try:
+            names = [each.name for each in path.iterdir()]
+        except FileNotFoundError:
+            return None
+        for name in sorted(names, reverse=True):
+            if re.fullmatch(r"\d{4}-\d\d-\d\d", name) and name < day.isoformat() and (path / name / MANIFEST).exists():
+                return date.fromisoformat(name)
+    return None
 
 
 @contextmanager

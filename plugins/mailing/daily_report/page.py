@@ -22,9 +22,13 @@ TITLES = {
         "Campaigns",
         "Open on this day, ended on it, or with requests in it. What expired, was cancelled or excluded counts on the"
         " day on which the campaign ended. open: neither requested nor given up by the end of the day. audience and"
-        " open are empty while a live audience still grows.",
+        " open are empty while a live audience still grows, and of a campaign that was opened again and went on.",
     ),
-    "hours": ("By hour", "A message counts in the hour in which the last request for it began."),
+    "hours": (
+        "By hour",
+        "A message counts in the hour in which it was sent; one that failed or is in doubt, in"
+        " that in which its last request began.",
+    ),
     "operator_codes": ("By operator code", "As it was when the client was chosen."),
     "reasons": ("By reason", "Why messages failed, are in doubt or were not sent."),
 }
