@@ -12,7 +12,8 @@ triggering the DAG again sends nothing twice: the ledger (table `messages`) has 
 trigger by hand adds the clients that match by now and have no message yet. Outside the window nothing is sent.
 
 A task that is *deferred* waits without a worker: for a retry that is due later, for local hours to open, for the
-gateway to come back, or, while the campaign is paused, for somebody to resume it. Pausing this DAG stops the sending,
+gateway to come back, or, while the campaign is paused, for somebody to resume it. One that sends for long gives its
+worker back every two minutes, so that others get theirs, and goes on. Pausing this DAG stops the sending,
 too, within seconds; its tasks go on when it is unpaused.
 
 The figures: `SELECT * FROM reporting.campaign_statistics`.
@@ -41,6 +42,7 @@ PATIENCE = {
     "retry_delay": timedelta(seconds=5),
     "retry_exponential_backoff": 2.0,
     "max_retry_delay": timedelta(minutes=5),
+    "weight_rule": "absolute",  # by default the last task of a DAG is the last of all
 }
 
 
@@ -69,14 +71,20 @@ def campaign_dag(campaign: CampaignRow) -> DAG:
             )
         },
     ) as dag:
-        select_audience = SelectAudienceOperator(task_id="select_audience", campaign_id=campaign.id)
+        select_audience = SelectAudienceOperator(
+            task_id="select_audience", campaign_id=campaign.id, priority_weight=roster.SHORT_FIRST
+        )
         send_batch = SendBatchOperator.partial(
             task_id="send_batch",
             campaign_id=campaign.id,
             map_index_template="{{ label | default('batch') }}",
         ).expand(batch=select_audience.output)
         close_campaign = CloseCampaignOperator(
-            task_id="close_campaign", campaign_id=campaign.id, trigger_rule=TriggerRule.ALL_DONE, retries=10
+            task_id="close_campaign",
+            campaign_id=campaign.id,
+            trigger_rule=TriggerRule.ALL_DONE,
+            retries=10,
+            priority_weight=roster.SHORT_FIRST,
         )
         send_batch >> close_campaign
         if campaign.is_live:

@@ -25,6 +25,7 @@ from airflow.sdk import TriggerRule, dag, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
 from mailing.announce import FINISHES
+from mailing.roster import SHORT_FIRST
 
 
 @dag(
@@ -36,7 +37,8 @@ from mailing.announce import FINISHES
     max_active_runs=1,
     tags=["mailing"],
     doc_md=__doc__,
-    default_args={"retries": 0},  # the next run is a minute away
+    # The next run is a minute away.
+    default_args={"retries": 0, "priority_weight": SHORT_FIRST, "weight_rule": "absolute"},
 )
 def upkeep() -> None:
     """Wire the tasks. One that fails keeps none from running."""

@@ -287,6 +287,9 @@ class Settings:
             "CELERY__RESULT_BACKEND": f"db+{self.database_url('airflow', scheme='postgresql+psycopg')}",
             "CELERY__WORKER_CONCURRENCY": str(self.parallelism),
             "CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "86400",
+            # To wait for a worker's slot is no fault. By default it is one after three times TASK_QUEUED_TIMEOUT, and
+            # the task is failed, whatever retries it has. (LocalExecutor is never asked: it cannot take a task back.)
+            "SCHEDULER__NUM_STUCK_IN_QUEUED_RETRIES": "1000000",
         }
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
+import random
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -39,6 +42,12 @@ HANDOVER_S = 60.0
 
 PAUSE_POLL_S = 3.0
 """How often a sending task asks whether its DAG was paused."""
+
+TURN_S = 120.0
+"""For how long a task sends before it gives its worker slot to whoever waits for one, unless `MAILING_TURN_S` says."""
+
+TURN_SPREAD = 0.2
+"""Tasks that began together do not end their turns together."""
 
 
 class CampaignOperator(BaseOperator):
@@ -100,12 +109,17 @@ class SelectAudienceOperator(CampaignOperator):
 
 
 class SendingOperator(CampaignOperator, BaseAsyncOperator):
-    """A task that sends. It stops when Airflow wants it gone, and waits while its DAG is paused."""
+    """A task that sends. It stops when Airflow wants it gone, waits while its DAG is paused, and sends by turns.
+
+    A window may be open for days: without turns, campaigns with a low limit would hold all worker slots meanwhile, and
+    others could not begin, nor `upkeep` do its work (docs/decisions/0021-sending-by-turns.md).
+    """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._sender: BatchSender | None = None
-        self._is_killed = self._is_dag_paused = self._is_probe = False
+        self._is_killed = self._is_dag_paused = self._is_turn_over = self._is_probe = False
+        self._turn_ends: float | None = None  # by the monotonic clock
 
     def resume(self, context: Context, event: Any = None) -> Any:
         """Go on after a wait; the event may bring the right to probe the gateway."""
@@ -116,26 +130,34 @@ class SendingOperator(CampaignOperator, BaseAsyncOperator):
         """Send one batch: how many attempts ended how, what to wait for, and when the campaign's row was written."""
         self._sender = BatchSender(self.campaign_id, number, is_probe=self._is_probe)
         self._is_probe = False
+        if self._turn_ends is None:
+            self._turn_ends = time.monotonic() + _turn_s()
         if self._is_killed:
             self._sender.stop()
         watch = asyncio.create_task(self._watch_dag(context))
         try:
             result = await self._sender.run()
         except Stopped as error:
-            if not self._is_dag_paused:
+            if self._is_killed or not (self._is_dag_paused or self._is_turn_over):
                 raise
-            # While the DAG is paused, Airflow does not start the task again, however soon it is due.
-            return {}, Wait(PAUSE_POLL_S, str(error)), None
+            # While the DAG is paused, Airflow does not start the task again, however soon it is due. After a turn, who
+            # waits already comes first: that takes a round of the scheduler or two.
+            said = f"its turn is over; {error}" if self._is_turn_over else str(error)
+            return {}, Wait(PAUSE_POLL_S, said), None
         finally:
             watch.cancel()
         log.info(result.said, campaign_id=self.campaign_id, batch=number, **result.counts)
         return result.counts, result.wait, result.updated
 
     async def _watch_dag(self, context: Context) -> None:
-        """Stop sending once an operator pauses the DAG."""
+        """Stop sending once an operator pauses the DAG, or this turn is over."""
         task = context["ti"]
         while True:
             await asyncio.sleep(PAUSE_POLL_S)
+            if self._turn_ends and time.monotonic() > self._turn_ends and self._sender:
+                self._is_turn_over = True
+                self._sender.stop()
+                return
             with suppress(Exception):  # no answer is no pause
                 dag = await asyncio.to_thread(task.get_dag, task.dag_id)
                 if dag.is_paused and self._sender:
@@ -156,6 +178,10 @@ class SendingOperator(CampaignOperator, BaseAsyncOperator):
         self._is_killed = True
         if self._sender:
             self._sender.stop()
+
+
+def _turn_s() -> float:
+    return float(os.environ.get("MAILING_TURN_S") or TURN_S) * random.uniform(1 - TURN_SPREAD, 1 + TURN_SPREAD)  # noqa: S311
 
 
 class SendBatchOperator(SendingOperator):
@@ -192,7 +218,7 @@ class FollowAudienceOperator(SendingOperator):
         next_look = Wait(FOLLOW_S, "looks for latecomers then")
         for number in batches:
             _, wait, _ = await self.send(context, number)
-            if self._is_dag_paused or self._is_killed:
+            if self._is_dag_paused or self._is_turn_over or self._is_killed:
                 break
             if wait is not None and wait.seconds < next_look.seconds:
                 next_look = wait

@@ -23,6 +23,9 @@ log = structlog.get_logger(__name__)
 
 DAG_PREFIX = "campaign_"
 
+SHORT_FIRST = 10
+"""The priority of tasks that take a second, where those that send have 1: of what waits for a slot, they come first."""
+
 
 def dag_id(campaign_id: int) -> str:
     """The id of a campaign's DAG."""

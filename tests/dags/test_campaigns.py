@@ -79,6 +79,15 @@ def test_a_campaigns_dag_tells_an_operator_what_it_is(connection):
     assert [task.task_id for task in dag.topological_sort()] == ["select_audience", "send_batch", "close_campaign"]
 
 
+def test_of_what_waits_for_a_slot_all_else_comes_before_what_sends(connection):
+    """Whatever comes after a task in its DAG: by Airflow's default `close_campaign` would be the last of all."""
+    campaign_id = a_campaign(connection, audience="live")
+    tasks = [*parse()[f"campaign_{campaign_id}"].tasks, *parse(ROOT / "dags" / "upkeep.py")["upkeep"].tasks]
+    assert {str(task.weight_rule) for task in tasks} == {"absolute"}
+    assert {task.task_id for task in tasks if task.priority_weight < 10} == {"send_batch", "follow_audience"}
+    assert {task.priority_weight for task in tasks} == {1, 10}
+
+
 def test_a_dag_does_not_change_with_the_text_or_the_filter(connection):
     """Each change of a DAG's structure makes a new version of it in Airflow's history."""
     from airflow.serialization.serialized_objects import DagSerialization
