@@ -11,7 +11,7 @@ RUN sed '/^# The embedded stack/,$d' requirements.txt > /tmp/requirements.txt \
     && pip install --no-cache-dir -r /tmp/requirements.txt -c constraints.txt \
     && rm /tmp/requirements.txt \
     # A named volume takes over the owner of the folder that it is put on: root, where there is none.
-    && mkdir -p auth gateway logs
+    && mkdir -p auth gateway imports logs reports
 
 COPY dags /opt/airflow/dags
 COPY plugins /opt/airflow/plugins

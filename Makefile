@@ -6,13 +6,15 @@ BIN := .venv/bin
 # Two at a time: those that share the one whole stack, and all others (tests/conftest.py).
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 READY := .venv/.installed
+# The first of the workers: what is copied to it is where it runs.
+ON_A_WORKER := docker compose exec -T --index 1 worker python -m mailing.cli
 
 # Where it is set (many images do), Airflow would compile itself anew at each start.
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down status logs test check browser promtool chaos soak bench import export verify lock clean \
-  env compose-up compose-down compose-demo compose-test
+  env compose-up compose-down compose-demo compose-status compose-logs compose-import compose-export compose-verify compose-test
 
 help:  ## What you can do here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -75,11 +77,11 @@ verify: $(READY)  ## Count the ledger anew, tell where a kept count differs (of 
 lock: $(READY)  ## Freeze what requirements.txt pulls in into constraints.txt
 	@$(BIN)/uv pip compile --quiet --no-header --no-annotate --upgrade requirements.txt --output-file constraints.txt
 
-env:  ## Write .env with random secrets for docker-compose.yaml; one that is there stays
+env:  ## Write .env with random secrets for docker-compose.yaml, or fill in what is empty there
 	@$(PYTHON) -m local.cluster_env
 
-compose-up: env  ## Start the cluster of docker-compose.yaml (two workers: make compose-up ARGS='--scale worker=2')
-	@docker compose up --build --detach --wait $(ARGS)
+compose-up: env  ## Start the cluster, without simulator and demo (two workers: make compose-up ARGS='--scale worker=2')
+	@COMPOSE_PROFILES= docker compose up --build --detach --wait $(ARGS)
 
 compose-down:  ## Stop it, workers first: their tasks go on at the next start; the data stay
 	@docker compose --profile demo stop worker
@@ -87,6 +89,25 @@ compose-down:  ## Stop it, workers first: their tasks go on at the next start; t
 
 compose-demo: env  ## The demo on the cluster, with the gateway simulator
 	@docker compose --profile demo run --build --rm demo
+
+compose-status:  ## What runs of the cluster, and how it feels
+	@docker compose --profile demo ps
+
+compose-logs:  ## Follow the cluster's logs (of one service: make compose-logs SERVICE=worker)
+	@docker compose --profile demo logs --follow $(SERVICE)
+
+compose-import:  ## Import clients on the cluster: make compose-import FILE=clients.csv
+	@test -n "$(FILE)" || { echo "FILE is not set: wanted make compose-import FILE=clients.csv" >&2; exit 2; }
+	@docker compose cp --index 1 "$(FILE)" "worker:/opt/airflow/imports/$(notdir $(FILE))"
+	@$(ON_A_WORKER) import "/opt/airflow/imports/$(notdir $(FILE))"
+
+compose-export:  ## As make export, from the cluster: make compose-export CAMPAIGN=17 FILE=out.parquet
+	@test -n "$(CAMPAIGN)" && test -n "$(FILE)" || { echo "wanted make compose-export CAMPAIGN=17 FILE=out.parquet (or out.csv)" >&2; exit 2; }
+	@$(ON_A_WORKER) export "$(CAMPAIGN)" "/tmp/$(notdir $(FILE))"
+	@docker compose cp --index 1 "worker:/tmp/$(notdir $(FILE))" "$(FILE)"
+
+compose-verify:  ## As make verify, on the cluster
+	@$(ON_A_WORKER) verify $(ARGS)
 
 compose-test: $(READY)  ## Send 50,000 messages on the cluster, strike it meanwhile, count what was promised (wants Docker)
 	@$(BIN)/python -m tests.compose $(ARGS)

@@ -2,8 +2,8 @@
 
     python3 -m local.cluster_env [FILE]
 
-It needs nothing but Python, so a clean clone is enough. A file that is there is left as it is: its passwords
-are in the databases by now.
+It needs nothing but Python, so a clean clone is enough. In a file that is there it fills in what is empty, and changes
+nothing else: its passwords are in the databases by now.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from local.settings import ROOT, Secrets, write_private
 TOKEN_LIFE = timedelta(days=365)
 
 
-def values() -> dict[str, str]:
-    """A value for each variable of .env.example that must be set."""
-    found = Secrets()
+def values(gateway_secret: str = "") -> dict[str, str]:
+    """A value for each variable of .env.example that must be set; the token is of this secret, or of a random one."""
+    found = Secrets(gateway=gateway_secret) if gateway_secret else Secrets()
     return {
         "POSTGRES_PASSWORD": found.postgres,
         "AIRFLOW_DB_PASSWORD": found.airflow,
@@ -53,21 +53,30 @@ def _base64(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
-def text(example: str) -> str:
-    """The example with every empty line of it filled in."""
-    known = values()
-    lines = [f"{line}{known.get(line[:-1], '')}" if line.endswith("=") else line for line in example.splitlines()]
+def text(given: str) -> str:
+    """These lines of a .env with each empty value that must be set filled in."""
+    secret = next((line.partition("=")[2] for line in given.splitlines() if line.startswith("GATEWAY_SECRET=")), "")
+    known = values(secret.strip())
+    lines = [_filled(line.rstrip(), known) for line in given.splitlines()]
     return "\n".join(lines) + "\n"
 
 
+def _filled(line: str, known: dict[str, str]) -> str:
+    """A line `NAME=` with the value of that name, if one is known; any other as it is."""
+    return line + known.get(line[:-1], "") if line.endswith("=") else line
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Write the file unless it is there."""
+    """Write the file, or fill in what is empty in it."""
     file = Path((argv or [str(ROOT / ".env")])[0])
-    if file.exists():
-        print(f"{file} is there already, and stays as it is")
+    is_there = file.exists()
+    given = (file if is_there else ROOT / ".env.example").read_text(encoding="utf-8")
+    filled = text(given)
+    if is_there and filled == given:
+        print(f"{file} has all that it needs, and stays as it is")
         return 0
-    write_private(file, text((ROOT / ".env.example").read_text(encoding="utf-8")))
-    print(f"{file}: random passwords and keys; for a gateway of your own, change what begins with GATEWAY_")
+    write_private(file, filled)
+    print(f"{file}: random passwords and keys where there were none; your own gateway is what begins with GATEWAY_")
     return 0
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from local import cluster_env
+from local import cluster, cluster_env
 from local.cluster import Cluster
 from local.postgres import _SETTINGS as POSTGRES_SETTINGS
 from local.settings import Secrets, Settings
@@ -192,8 +192,27 @@ def test_only_the_services_that_check_logins_and_the_simulator_know_those_secret
 def test_the_example_has_every_variable_that_must_be_set_and_a_value_for_none():
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
     named = dict(re.findall(r"^(\w+)=(.*)$", example, re.MULTILINE))
+    assert named.pop("COMPOSE_PROFILES") == "demo"  # `docker compose up` shows that it works
     assert set(named) == set(REQUIRED.findall(TEXT)) == set(cluster_env.values())
     assert set(named.values()) == {""}
+
+
+def test_every_setting_of_ours_reaches_the_containers_that_heed_it():
+    """Whatever a program of the image reads, and nothing that none does."""
+    read = {"MAILING_KEEP_MESSAGES_DAYS"}  # by a constant
+    for folder in ("plugins/mailing", "dags"):
+        for file in (ROOT / folder).rglob("*.py"):
+            read |= set(re.findall(r'environ(?:\.get\(|\[)"(MAILING_\w+)"', file.read_text(encoding="utf-8")))
+    given = {name for name in SERVICES["worker"]["environment"] if name.startswith("MAILING_")}
+    assert given == read - {"MAILING_SQL_FOLDER"}  # the image's layout is the repository's
+
+
+def test_reports_and_client_files_are_on_volumes_that_all_workers_share_and_may_write():
+    mounted = dict(volume.split(":") for volume in SERVICES["worker"]["volumes"])
+    assert {"reports", "imports", "logs"} <= set(mounted)
+    assert mounted["reports"] in SERVICES["worker"]["environment"]["MAILING_REPORTS"]
+    made = re.search(r"mkdir -p (.+)$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)[1].split()
+    assert {Path(folder).name for folder in mounted.values()} <= set(made)  # else Docker gives the folder to root
 
 
 def _run_in_the_image(service, tmp_path):
@@ -220,18 +239,54 @@ def test_the_demo_waits_for_the_database(tmp_path):
     assert "Maximum number of retries (20) reached: airflow db check: no such database" in ran.stderr
 
 
+def _values(text):
+    return dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
+
+
 def test_make_env_fills_in_everything_at_random_and_keeps_what_is_there(tmp_path, capsys):
     file = tmp_path / ".env"
     assert cluster_env.main([str(file)]) == 0
     written = file.read_text(encoding="utf-8")
-    values = re.findall(r"^\w+=(.*)$", written, re.MULTILINE)
-    assert len(set(values)) == len(cluster_env.values())
-    assert all(re.fullmatch(r"[\w.=-]{12,}", value) for value in values)
+    values = _values(written)
+    assert values.pop("COMPOSE_PROFILES") == "demo"
+    assert len(set(values.values())) == len(cluster_env.values())
+    assert all(re.fullmatch(r"[\w.=-]{12,}", value) for value in values.values())
     assert file.stat().st_mode & 0o777 == 0o600
 
     assert cluster_env.main([str(file)]) == 0
     assert file.read_text(encoding="utf-8") == written
     assert "stays as it is" in capsys.readouterr().out
+
+
+def test_make_env_fills_in_a_copied_example_and_changes_nothing_that_is_set(tmp_path):
+    file, secret = tmp_path / ".env", Secrets().gateway
+    given = (ROOT / ".env.example").read_text(encoding="utf-8") + "MINE=\n#MAILING_REPORT_TO=\n"
+    for name, value in {"POSTGRES_PASSWORD": "mine", "GATEWAY_SECRET": secret}.items():
+        given = given.replace(f"{name}=", f"{name}={value}")
+    file.write_text(given, encoding="utf-8")
+    assert cluster_env.main([str(file)]) == 0
+    text = file.read_text(encoding="utf-8")
+    values = _values(text)
+    assert (values["POSTGRES_PASSWORD"], values["GATEWAY_SECRET"], values["MINE"]) == ("mine", secret, "")
+    assert "#MAILING_REPORT_TO=\n" in text
+    assert all(values[name] for name in cluster_env.values())
+    assert TokenCheck(secret).refusal(f"Bearer {values['GATEWAY_TOKEN']}".encode(), time.time(), None) is None
+
+
+def test_the_demo_of_the_cluster_sends_to_the_simulator_only(monkeypatch, capsys):
+    monkeypatch.setenv("AIRFLOW_CONN_MAILING_GATEWAY", '{"conn_type": "http", "host": "gateway.example.com"}')
+    assert cluster.main(["demo"]) == 1
+    assert "wanted GATEWAY_HOST=gateway, got gateway.example.com" in " ".join(capsys.readouterr().out.split())
+
+
+def test_several_hosts_publish_what_workers_need_and_only_where_one_says():
+    override = yaml.safe_load((ROOT / "deploy" / "several-hosts.yaml").read_text(encoding="utf-8"))
+    ports = {name: service["ports"] for name, service in override["services"].items()}
+    assert set(ports) == {"postgres", "redis", "api-server"} <= set(SERVICES)
+    assert all(port.startswith("${CLUSTER_BIND:?is not set}:") for [port] in ports.values())
+    worker = SERVICES["worker"]["environment"]
+    for variable in ("POSTGRES_HOST", "REDIS_HOST", "MAILING_API_URL"):
+        assert any(f"${{{variable}:-" in str(value) for value in worker.values())
 
 
 def test_the_simulator_takes_the_token_that_make_env_makes():
@@ -258,3 +313,19 @@ def test_a_container_of_the_cluster_knows_its_neighbours_by_their_names():
     assert Cluster().ui_url == "http://api-server:8080"
     assert Cluster().gateway_url == "http://gateway:8090"
     assert {"api-server", "gateway"} <= set(SERVICES)
+
+
+def test_the_charts_values_say_what_compose_says():
+    """Environment and limits; what the chart makes of them was not tried."""
+    values = yaml.safe_load((ROOT / "deploy" / "helm-values.yaml").read_text(encoding="utf-8"))
+    compose = SERVICES["worker"]["environment"]
+    for variable in values["env"]:
+        if variable["name"] != "MAILING_REPORTS":  # pods share no folder
+            assert compose[variable["name"]] == variable["value"], variable["name"]
+    names = {
+        "apiServer": "api-server", "scheduler": "scheduler", "dagProcessor": "dag-processor", "triggerer": "triggerer",
+        "workers": "worker",
+    }  # fmt: skip
+    for ours, theirs in names.items():
+        limits, wanted = values[ours]["resources"]["limits"], SERVICES[theirs]["deploy"]["resources"]["limits"]
+        assert (limits["cpu"], limits["memory"]) == (wanted["cpus"], wanted["memory"].replace("g", "Gi"))
