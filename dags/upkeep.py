@@ -5,9 +5,8 @@
 | `recover_claims` | what tasks had claimed that died is settled: `unknown`, or sent again where the campaign says so |
 | `close_overdue` | campaigns that are over (while Airflow was down, or cancelled) are closed |
 | `wake_unattended` | a campaign that should be sending and has no run (it was deleted, or failed) gets one |
-| `fold_counts` | what was counted by many tasks is put together in few rows |
+| `tend_ledger` | the part for new campaigns is made before they need it; counts of many tasks become few rows |
 | `push_metrics` | the figures of docs/metrics.md go to StatsD or OpenTelemetry, where Airflow sends its own there |
-| `make_room` | the part of the ledger that new campaigns will go into is made before they need it |
 | `announce_ends` | how campaigns ended is told to Airflow's assets, where their own task could not |
 | `deliver_webhooks` | and to the webhook, until it has taken it (docs/pipelines.md) |
 | `check_tokens` | gateways whose token expires soon: this task fails until they have a new one |
@@ -58,18 +57,12 @@ def upkeep() -> None:
         return upkeep.close_overdue()
 
     @task
-    def fold_counts() -> int:
-        """Return of how many campaigns."""
+    def tend_ledger() -> int:
+        """Return of how many campaigns counts were put together."""
         from mailing import upkeep
 
+        upkeep.make_room()
         return len(upkeep.fold_counts())
-
-    @task
-    def make_room() -> int | None:
-        """Return the first campaign of the new part; None: there was nothing to make."""
-        from mailing import upkeep
-
-        return upkeep.make_room()
 
     @task
     def wake_unattended() -> list[int]:
@@ -111,8 +104,7 @@ def upkeep() -> None:
 
     recover_claims()
     close_overdue() >> [announce_ends(), deliver_webhooks()]
-    fold_counts()
-    make_room()
+    tend_ledger()
     wake_unattended()
     push_metrics()
     check_tokens()
