@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlalchemy as sa
 from alembic import op
 
 revision = "0008"
@@ -9,8 +10,8 @@ down_revision = "0007"
 branch_labels = None
 depends_on = None
 
-# Plain SQL that cancels a campaign says no more than that; without the moment its end could not be written down. One that
-# goes on again has no end any more, so that the next one is another.
+# Plain SQL that cancels a campaign says no more than that; without the moment its end could not be written down. One
+# that goes on again has no end any more, so that the next one is another.
 KEEP_END = """
     CREATE FUNCTION campaigns_keep_end() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
@@ -44,9 +45,16 @@ def upgrade() -> None:
     op.create_check_constraint(
         "ended_has_time", "campaigns", "(status IN ('cancelled', 'finished')) = (finished_at IS NOT NULL)"
     )
+    op.create_index(
+        op.f("campaigns_status_sending_stop_idx"),
+        "campaigns",
+        ["status", "sending_stop"],
+        postgresql_where=sa.text("status <> 'finished'"),
+    )
 
 
 def downgrade() -> None:
+    op.drop_index(op.f("campaigns_status_sending_stop_idx"), "campaigns")
     op.drop_constraint(op.f("campaigns_ended_has_time_check"), "campaigns")
     op.create_check_constraint("finished_has_time", "campaigns", "status <> 'finished' OR finished_at IS NOT NULL")
     op.execute("DROP FUNCTION campaigns_keep_end() CASCADE")
