@@ -764,6 +764,53 @@ def test_a_cancelled_campaign_is_overdue_as_long_as_it_has_messages_to_settle(co
     assert runs.overdue(connection) == [campaign_id] * is_overdue
 
 
+def test_messages_that_a_cancelled_campaign_has_left_are_looked_for_however_long_ago_it_ended(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=1)
+    campaigns.cancel(connection, campaign_id, actor="anna")
+    connection.execute("UPDATE campaigns SET finished_at = now() - interval '40 days'")
+    finishes.record(connection, campaign_id)
+    assert runs.overdue(connection) == [campaign_id]
+    close(connection, campaign_id)
+    assert states(connection, campaign_id) == {"cancelled": 1}
+    assert runs.overdue(connection) == []
+
+
+def parts_of(plan):
+    yield plan
+    for each in plan.get("Plans", ()):
+        yield from parts_of(each)
+
+
+def test_looking_for_what_nobody_closed_reads_neither_the_ledger_nor_the_campaigns_that_are_over(connection):
+    closed, _ = an_open_campaign(connection, clients=3)
+    campaigns.cancel(connection, closed, actor="anna")
+    close(connection, closed)
+    connection.execute("ALTER TABLE campaigns DISABLE TRIGGER USER")
+    connection.execute(
+        "INSERT INTO campaigns (text, sending_start, sending_stop, status, finished_at)"
+        " SELECT 'Hello', now() - n * interval '1 hour', now() - n * interval '30 minutes', 'finished', now()"
+        " FROM generate_series(1, 50000) AS n"
+    )
+    connection.execute(
+        "INSERT INTO finishes (campaign_id, number, finished_at, figures)"
+        " SELECT id, 1, finished_at, '{}' FROM campaigns WHERE id > %s",
+        (closed,),
+    )
+    connection.execute("ANALYZE campaigns, finishes, state_counts")
+
+    statement = runs.SQL["overdue_campaigns"]
+    row = connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}").fetchone()
+
+    read = {}
+    for part in parts_of(row["QUERY PLAN"][0]["Plan"]):
+        rows = part["Actual Rows"] + part.get("Rows Removed by Filter", 0)
+        name = part.get("Relation Name")
+        read[name] = read.get(name, 0) + rows * part["Actual Loops"]
+    assert set(read) - {None} == {"campaigns", "finishes", "state_counts"}
+    assert read["campaigns"] <= 10
+    assert read["finishes"] <= 10
+
+
 def test_a_cancelled_campaign_without_messages_is_overdue_until_its_end_is_written_down(connection):
     campaign_id = a_campaign(connection, sending_start=now() + HOUR, sending_stop=now() + 2 * HOUR)
     campaigns.cancel(connection, campaign_id, actor="anna")

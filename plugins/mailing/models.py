@@ -184,6 +184,8 @@ class Campaign(Base):
         CheckConstraint(IS_A_LIMIT, name="messages_per_second_positive"),
         CheckConstraint(_one_of("status", CAMPAIGN_STATUSES), name="status_known"),
         CheckConstraint("(status IN ('cancelled', 'finished')) = (finished_at IS NOT NULL)", name="ended_has_time"),
+        # overdue_campaigns: those that are finished are nearly all, and never are.
+        Index(None, "status", "sending_stop", postgresql_where=text("status <> 'finished'")),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)

@@ -14,7 +14,6 @@ from mailing import campaigns, db, finishes, local_hours, messages
 from mailing.campaigns import Progress
 from mailing.errors import NotFinished, NotFound
 from mailing.local_hours import LocalHours, ZoneForecast
-from mailing.window import TRAIL
 
 SQL = db.queries("runs")
 
@@ -247,7 +246,7 @@ def recover(connection: db.Connection, campaign_id: int, number: int) -> int:
 
 def overdue(connection: db.Connection) -> list[int]:
     """Campaigns that are over (their window closed, or they were cancelled) and that nobody closed."""
-    return [row["id"] for row in connection.execute(SQL["overdue_campaigns"], {"trail": TRAIL})]
+    return [row["id"] for row in connection.execute(SQL["overdue_campaigns"])]
 
 
 def unattended(connection: db.Connection) -> list[int]:

@@ -121,7 +121,7 @@ def judge(gauges: Gauges) -> list[Judged]:
 def held_mib(pid: int) -> float:
     """What a program holds with all that it started: its tasks, its trigger runner, PostgreSQL's sessions.
 
-    Only what each has for itself (USS), for there a leak is: shared buffers fill up, and no further than they are large.
+    Only what each has for itself (USS), for there a leak is: shared buffers fill up, no further than they are large.
     Tasks come and go, and are in some samples; a median over a quarter of the samples hardly minds them.
     """
     held = 0

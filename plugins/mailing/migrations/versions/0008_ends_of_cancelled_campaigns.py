@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlalchemy as sa
 from alembic import op
 
 revision = "0008"
@@ -44,9 +45,16 @@ def upgrade() -> None:
     op.create_check_constraint(
         "ended_has_time", "campaigns", "(status IN ('cancelled', 'finished')) = (finished_at IS NOT NULL)"
     )
+    op.create_index(
+        op.f("campaigns_status_sending_stop_idx"),
+        "campaigns",
+        ["status", "sending_stop"],
+        postgresql_where=sa.text("status <> 'finished'"),
+    )
 
 
 def downgrade() -> None:
+    op.drop_index(op.f("campaigns_status_sending_stop_idx"), "campaigns")
     op.drop_constraint(op.f("campaigns_ended_has_time_check"), "campaigns")
     op.create_check_constraint("finished_has_time", "campaigns", "status <> 'finished' OR finished_at IS NOT NULL")
     op.execute("DROP FUNCTION campaigns_keep_end() CASCADE")
