@@ -79,7 +79,7 @@ def _row(small: Peak, large: Peak) -> Row:
 def _whole(large: Peak) -> Row:
     return Row(
         name="sender_memory",
-        what=f"peak RSS of one process that sends a batch of {large.audience:,} ({large.sent:,} were sent), imports too",
+        what=f"peak RSS of one process, imports and all: a batch of {large.audience:,} ({large.sent:,} sent)",
         measured=large.peak_mib,
         goal=Goal("≤", 250),
         unit="MiB",
