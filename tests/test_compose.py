@@ -21,6 +21,7 @@ from local.cluster import Cluster
 from local.postgres import _SETTINGS as POSTGRES_SETTINGS
 from local.settings import Secrets, Settings
 from local.simulator_tokens import TokenCheck
+from mailing import gate, operators
 from tests.conftest import ROOT
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yaml").read_text(encoding="utf-8"))
@@ -37,12 +38,16 @@ DIFFERENT = {
     "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": "the image's folders",
     "AIRFLOW__LOGGING__BASE_LOG_FOLDER": "the image's folders",
     "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": "the image's folders",
-    "AIRFLOW__CORE__EXECUTOR": "many machines",
     "AIRFLOW__CORE__PARALLELISM": "many machines",
     "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": "services have names",
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "services have names",
     "AIRFLOW__API__HOST": "services have names",
     "AIRFLOW__API__BASE_URL": "services have names",
+    "AIRFLOW__CELERY__BROKER_URL": "services have names",
+    "AIRFLOW__CELERY__RESULT_BACKEND": "services have names",
+    "AIRFLOW__CELERY__WORKER_CONCURRENCY": "many machines",
+    "MAILING_PARALLELISM": "many machines",
+    "MAILING_REPORTS": "the image's folders",
     "AIRFLOW__CORE__FERNET_KEY": "secrets come from .env",
     "AIRFLOW__API__SECRET_KEY": "secrets come from .env",
     "AIRFLOW__API_AUTH__JWT_SECRET": "secrets come from .env",
@@ -50,10 +55,55 @@ DIFFERENT = {
 """What the cluster sets to another value than the embedded stack, and why."""
 
 
+OF_THE_STACK_ALONE = {"MAILING_VAR", "MAILING_UI_PORT", "MAILING_DB_PORT", "MAILING_GATEWAY_PORT"}
+"""What only the embedded stack reads: its folder and its ports."""
+
+
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory):
-    environment = Settings(var=tmp_path_factory.mktemp("stack") / "var").environment()
-    return {name: value for name, value in environment.items() if name.startswith("AIRFLOW__")}
+    """The settings of an embedded stack with Celery."""
+    var = tmp_path_factory.mktemp("stack") / "var"
+    environment = Settings(var=var, broker_url="redis://127.0.0.1:1/0").environment()
+    ours = {name for name in environment if name.startswith(("AIRFLOW__", "MAILING_"))} - OF_THE_STACK_ALONE
+    return {name: environment[name] for name in ours}
+
+
+def _names_our_code_reads():
+    """Every variable that a module of plugins/ or dags/ asks the environment for."""
+    asked = re.compile(r"""environ(?:\.get)?[\[(]\s*"(MAILING_\w+)"|^SETTING = "(MAILING_\w+)\"""", re.MULTILINE)
+    files = [*(ROOT / "plugins").rglob("*.py"), *(ROOT / "dags").glob("*.py")]
+    return {one or two for file in files for one, two in asked.findall(file.read_text(encoding="utf-8"))}
+
+
+def test_the_containers_are_given_every_setting_that_our_code_reads_and_the_example_names_it():
+    read = _names_our_code_reads() - {"MAILING_SQL_FOLDER"}  # for whoever works on the statements
+    assert {"MAILING_REPORTS", "MAILING_KEEP_MESSAGES_DAYS", "MAILING_TURN_S", "MAILING_MAX_BODY"} <= read
+    example = set(re.findall(r"^#?(MAILING_\w+)=", (ROOT / ".env.example").read_text(encoding="utf-8"), re.MULTILINE))
+    for name in AIRFLOWS:
+        assert read - set(SERVICES[name]["environment"]) == set(), name
+    assert read - example == {"MAILING_SNAPSHOT_FILE"}  # nobody's choice: a file of each container
+
+
+def test_the_defaults_of_our_settings_are_those_of_our_code():
+    ours = SERVICES["worker"]["environment"]
+    of_code = {
+        "MAILING_TURN_S": operators.TURN_S, "MAILING_MAX_BODY": gate.MAX_BODY, "MAILING_MAX_IMPORT": gate.MAX_IMPORT,
+    }  # fmt: skip
+    assert {name: float(re.search(r":-(\d+)}", ours[name])[1]) for name in of_code} == of_code
+    assert (ours["MAILING_KEEP_MESSAGES_DAYS"], ours["MAILING_REPORT_TO"]) == (
+        "${MAILING_KEEP_MESSAGES_DAYS:-}",
+        "${MAILING_REPORT_TO:-}",
+    )
+
+
+def test_all_workers_write_reports_and_read_client_lists_in_the_same_folders():
+    """Volumes, and folders of the image before: a named volume takes over their owner, who is not root."""
+    assert {"reports:/opt/airflow/reports", "imports:/opt/airflow/imports"} <= set(SERVICES["worker"]["volumes"])
+    assert {"reports", "imports"} <= set(COMPOSE["volumes"])
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    made = re.search(r"mkdir -p ([\w ]+)$", dockerfile, re.MULTILINE)[1].split()
+    assert {"reports", "imports", "logs", "auth", "gateway"} <= set(made)
+    assert dockerfile.index("USER 50000:0") < dockerfile.index("mkdir -p")
 
 
 def test_the_file_is_what_the_compose_specification_calls_one():
@@ -96,14 +146,14 @@ def test_compose_names_the_variable_that_the_example_leaves_empty(config):
 
 
 def test_the_cluster_sets_all_that_the_embedded_stack_sets(embedded):
-    ours = SERVICES["scheduler"]["environment"]
+    ours = SERVICES["scheduler"]["environment"] | {"MAILING_PARALLELISM": ""}  # for compose, not for the containers
     assert set(embedded) - set(ours) == set()
     assert {name for name, value in embedded.items() if ours[name] != value} <= set(DIFFERENT)
 
 
 def test_every_difference_from_the_embedded_stack_is_one(embedded):
     ours = SERVICES["scheduler"]["environment"]
-    assert {name for name in DIFFERENT if embedded[name] == ours[name]} == set()
+    assert {name for name in DIFFERENT if embedded[name] == ours.get(name)} == set()
 
 
 def test_the_databases_of_both_have_the_same_settings():
