@@ -16,11 +16,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from local import cluster_env
+from local import cluster, cluster_env
 from local.cluster import Cluster
 from local.postgres import _SETTINGS as POSTGRES_SETTINGS
 from local.settings import Secrets, Settings
 from local.simulator_tokens import TokenCheck
+from local.stack_airflow import address_of
 from mailing import gate, operators
 from tests.conftest import ROOT
 
@@ -268,6 +269,31 @@ def test_the_demo_waits_for_the_database(tmp_path):
     ran = _run_in_the_image(SERVICES["demo"], tmp_path)
     assert ran.returncode == 1
     assert "Maximum number of retries (20) reached: airflow db check: no such database" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        '{"conn_type": "http", "host": "gateway.example.com", "port": 443, "schema": "https"}',
+        "http://:token@gateway:8091",
+    ],
+)
+def test_the_demo_sends_to_nobody_but_the_simulator(connection, monkeypatch, capsys, value):
+    """It would import 20,000 made-up numbers and post to them, on whatever gateway .env names."""
+    monkeypatch.setenv("AIRFLOW_CONN_MAILING_GATEWAY", value)
+    assert cluster.main(["demo"]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert re.search(
+        r"connection mailing_gateway leads to gateway(.example.com:443|:8091): .+Nothing was imported", said
+    )
+    assert connection.execute("SELECT count(*) AS n FROM clients").fetchone()["n"] == 0
+    assert connection.execute("SELECT count(*) AS n FROM campaigns").fetchone()["n"] == 0
+
+
+def test_the_demo_knows_the_clusters_simulator_by_what_compose_hands_over(monkeypatch):
+    text = SERVICES["demo"]["environment"]["AIRFLOW_CONN_MAILING_GATEWAY"]
+    monkeypatch.setenv("AIRFLOW_CONN_MAILING_GATEWAY", re.sub(r"\$\{\w+:[-?]([^}]*)\}", r"\1", text))
+    assert address_of(Cluster(), "mailing_gateway") == ("gateway", 8090)
 
 
 def test_make_env_fills_in_everything_at_random_and_keeps_what_is_there(tmp_path, capsys):
