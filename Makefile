@@ -75,11 +75,11 @@ verify: $(READY)  ## Count the ledger anew, tell where a kept count differs (of 
 lock: $(READY)  ## Freeze what requirements.txt pulls in into constraints.txt
 	@$(BIN)/uv pip compile --quiet --no-header --no-annotate --upgrade requirements.txt --output-file constraints.txt
 
-env:  ## Write .env with random secrets for docker-compose.yaml; one that is there stays
+env:  ## Write .env with random secrets for docker-compose.yaml, or fill in what is empty in the one that is there
 	@$(PYTHON) -m local.cluster_env
 
 compose-up: env  ## Start the cluster of docker-compose.yaml (two workers: make compose-up ARGS='--scale worker=2')
-	@docker compose up --build --detach --wait $(ARGS)
+	@COMPOSE_PROFILES= docker compose up --build --detach --wait $(ARGS)
 
 compose-down:  ## Stop it, workers first: their tasks go on at the next start; the data stay
 	@docker compose --profile demo stop worker

@@ -243,6 +243,7 @@ def test_only_the_services_that_check_logins_and_the_simulator_know_those_secret
 def test_the_example_has_every_variable_that_must_be_set_and_a_value_for_none():
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
     named = dict(re.findall(r"^(\w+)=(.*)$", example, re.MULTILINE))
+    assert named.pop("COMPOSE_PROFILES") == "demo"  # `docker compose up` sends the demo
     assert set(named) == set(REQUIRED.findall(TEXT)) == set(cluster_env.values())
     assert set(named.values()) == {""}
 
@@ -300,14 +301,41 @@ def test_make_env_fills_in_everything_at_random_and_keeps_what_is_there(tmp_path
     file = tmp_path / ".env"
     assert cluster_env.main([str(file)]) == 0
     written = file.read_text(encoding="utf-8")
-    values = re.findall(r"^\w+=(.*)$", written, re.MULTILINE)
-    assert len(set(values)) == len(cluster_env.values())
-    assert all(re.fullmatch(r"[\w.=-]{12,}", value) for value in values)
+    secrets = dict(re.findall(r"^(\w+)=(.*)$", written, re.MULTILINE))
+    assert secrets.pop("COMPOSE_PROFILES") == "demo"
+    assert len(set(secrets.values())) == len(cluster_env.values())
+    assert all(re.fullmatch(r"[\w.=-]{12,}", value) for value in secrets.values())
     assert file.stat().st_mode & 0o777 == 0o600
 
     assert cluster_env.main([str(file)]) == 0
     assert file.read_text(encoding="utf-8") == written
     assert "stays as it is" in capsys.readouterr().out
+
+
+def test_make_env_fills_in_a_copy_of_the_example(tmp_path):
+    """What Compose's message leads to: `cp .env.example .env; docker compose up` says: run `make env`."""
+    file = tmp_path / ".env"
+    shutil.copy(ROOT / ".env.example", file)
+    assert cluster_env.main([str(file)]) == 0
+    assert re.findall(r"^\w+=$", file.read_text(encoding="utf-8"), re.MULTILINE) == []
+
+
+def test_make_env_never_changes_what_is_set(tmp_path, capsys):
+    """Not even what it would not have written itself; the simulator's key that is there signs the token."""
+    file = tmp_path / ".env"
+    secret = Secrets().gateway
+    mine = f"# mine\nPOSTGRES_PASSWORD=old.one\nGATEWAY_SECRET={secret}\n"
+    file.write_text(f"{mine}JWT_SECRET=\nAPI_SECRET_KEY=''\nMAILING_UI_PORT=81\n", encoding="utf-8")
+    assert cluster_env.main([str(file)]) == 0
+    written = file.read_text(encoding="utf-8")
+    now = dict(re.findall(r"^(\w+)=(.*)$", written, re.MULTILINE))
+    assert written.startswith(
+        f"# mine\nPOSTGRES_PASSWORD=old.one\nGATEWAY_SECRET={secret}\nJWT_SECRET={now['JWT_SECRET']}\n"
+    )
+    assert set(now) == {*cluster_env.values(), "MAILING_UI_PORT"}
+    assert all(len(now[name]) > 10 for name in cluster_env.values() if name != "POSTGRES_PASSWORD")
+    assert TokenCheck(secret).refusal(f"Bearer {now['GATEWAY_TOKEN']}".encode(), time.time(), None) is None
+    assert "POSTGRES_PASSWORD" not in capsys.readouterr().out
 
 
 def test_the_simulator_takes_the_token_that_make_env_makes():
