@@ -81,7 +81,8 @@ env:  ## Write .env with random secrets for docker-compose.yaml, or fill in what
 compose-up: env  ## Start the cluster of docker-compose.yaml (two workers: make compose-up ARGS='--scale worker=2')
 	@COMPOSE_PROFILES= docker compose up --build --detach --wait $(ARGS)
 
-compose-down:  ## Stop it, workers first: their tasks go on at the next start; the data stay
+compose-down:  ## Stop it, scheduler and workers first: their tasks go on at the next start; the data stay
+	@docker compose --profile demo stop scheduler
 	@docker compose --profile demo stop worker
 	@docker compose --profile demo down $(ARGS)
 

@@ -23,6 +23,7 @@ from local.settings import Secrets, Settings
 from local.simulator_tokens import TokenCheck
 from local.stack_airflow import address_of
 from mailing import gate, operators
+from tests.builders import an_open_campaign, ledger
 from tests.conftest import ROOT
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yaml").read_text(encoding="utf-8"))
@@ -362,3 +363,12 @@ def test_a_container_of_the_cluster_knows_its_neighbours_by_their_names():
     assert Cluster().ui_url == "http://api-server:8080"
     assert Cluster().gateway_url == "http://gateway:8090"
     assert {"api-server", "gateway"} <= set(SERVICES)
+
+
+def test_the_statement_for_a_restored_ledger_gives_no_id_a_second_time(connection):
+    """docs/cluster.md: ids that the gateway has seen belong to messages that the backup does not know."""
+    text = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    statement = re.search(r"-c '(ALTER TABLE messages .+)'$", text, re.MULTILINE)[1]
+    connection.execute(statement)
+    campaign_id, _ = an_open_campaign(connection, clients=3)
+    assert [row["id"] for row in ledger(connection, campaign_id)] == [2_000_000, 2_000_001, 2_000_002]
