@@ -11,7 +11,7 @@ READY := .venv/.installed
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status logs test check browser promtool chaos soak bench import export verify lock clean \
+.PHONY: help demo up down status logs test check browser promtool compose-plugin chaos soak bench import export verify lock clean \
   env compose-up compose-down compose-demo compose-test
 
 help:  ## What you can do here
@@ -48,6 +48,11 @@ browser:  ## Install the browser that tests/browser drives: Debian's Chromium, a
 promtool: $(READY)  ## Put Debian's promtool into .venv: it tries the alerts (one test is skipped without it)
 	@test -x $(BIN)/promtool || { folder="$$(mktemp -d)" && (cd "$$folder" && apt-get download -qq prometheus) && \
 	  dpkg-deb --fsys-tarfile "$$folder"/prometheus_*.deb | tar -x -C $(BIN) --strip-components=3 ./usr/bin/promtool && rm -r "$$folder"; }
+
+compose-plugin: $(READY)  ## Put Debian's Docker Compose into .venv: it reads docker-compose.yaml (two tests are skipped without one)
+	@docker compose version >/dev/null 2>&1 || test -x $(BIN)/docker-compose || { folder="$$(mktemp -d)" && \
+	  (cd "$$folder" && "$(CURDIR)/tests/compose/next-debian" docker-compose) && dpkg-deb --fsys-tarfile "$$folder"/docker-compose_*.deb | \
+	  tar -x -C $(BIN) --strip-components=5 ./usr/libexec/docker/cli-plugins/docker-compose && rm -r "$$folder"; }
 
 chaos: $(READY)  ## Kill everything while 20,000 messages are sent, count what was promised (ARGS='--seed 7 --faults 30')
 	@$(BIN)/python -m tests.chaos $(ARGS)
