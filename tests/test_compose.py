@@ -191,6 +191,14 @@ def test_an_image_is_pinned_to_a_version(name):
     assert re.search(r":\d+\.\d+(\.\d+)?(-\w+)?$", SERVICES[name]["image"])
 
 
+def test_redis_refuses_what_is_too_much_before_the_kernel_kills_it():
+    redis = SERVICES["redis"]
+    [command] = redis["command"][2:]
+    memory = int(re.search(r"--maxmemory (\d+)mb ", command)[1])
+    assert "--maxmemory-policy noeviction" in command
+    assert memory <= 0.7 * int(redis["deploy"]["resources"]["limits"]["memory"].removesuffix("m"))
+
+
 def test_the_image_of_our_services_bears_our_version():
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     version = re.search(r'^version = "(.+)"$', project, re.MULTILINE)[1]
