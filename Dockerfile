@@ -13,6 +13,7 @@ RUN sed '/^# The embedded stack/,$d' requirements.txt > /tmp/requirements.txt \
     # A named volume takes over the owner of the folder that it is put on: root, where there is none.
     && mkdir -p auth gateway imports logs reports
 
+# Root's, and nobody's to change: what is written goes into the folders above.
 COPY dags /opt/airflow/dags
 COPY plugins /opt/airflow/plugins
 COPY include /opt/airflow/include

@@ -13,8 +13,8 @@ ON_A_WORKER := docker compose exec -T --index 1 worker python -m mailing.cli
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status logs test check browser promtool chaos soak bench import export verify lock clean \
-  env compose-up compose-down compose-demo compose-status compose-logs compose-import compose-export compose-verify compose-test
+.PHONY: help demo up down status logs test check browser promtool compose-plugin chaos soak bench import export verify lock clean \
+  env compose-up compose-down compose-demo compose-test
 
 help:  ## What you can do here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -51,6 +51,11 @@ promtool: $(READY)  ## Put Debian's promtool into .venv: it tries the alerts (on
 	@test -x $(BIN)/promtool || { folder="$$(mktemp -d)" && (cd "$$folder" && apt-get download -qq prometheus) && \
 	  dpkg-deb --fsys-tarfile "$$folder"/prometheus_*.deb | tar -x -C $(BIN) --strip-components=3 ./usr/bin/promtool && rm -r "$$folder"; }
 
+compose-plugin: $(READY)  ## Put Debian's Docker Compose into .venv: it reads docker-compose.yaml (two tests are skipped without one)
+	@docker compose version >/dev/null 2>&1 || test -x $(BIN)/docker-compose || { folder="$$(mktemp -d)" && \
+	  (cd "$$folder" && "$(CURDIR)/tests/compose/next-debian" docker-compose) && dpkg-deb --fsys-tarfile "$$folder"/docker-compose_*.deb | \
+	  tar -x -C $(BIN) --strip-components=5 ./usr/libexec/docker/cli-plugins/docker-compose && rm -r "$$folder"; }
+
 chaos: $(READY)  ## Kill everything while 20,000 messages are sent, count what was promised (ARGS='--seed 7 --faults 30')
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
@@ -77,13 +82,14 @@ verify: $(READY)  ## Count the ledger anew, tell where a kept count differs (of 
 lock: $(READY)  ## Freeze what requirements.txt pulls in into constraints.txt
 	@$(BIN)/uv pip compile --quiet --no-header --no-annotate --upgrade requirements.txt --output-file constraints.txt
 
-env:  ## Write .env with random secrets for docker-compose.yaml, or fill in what is empty there
+env:  ## Write .env with random secrets for docker-compose.yaml, or fill in what is empty in the one that is there
 	@$(PYTHON) -m local.cluster_env
 
-compose-up: env  ## Start the cluster, without simulator and demo (two workers: make compose-up ARGS='--scale worker=2')
+compose-up: env  ## Start the cluster of docker-compose.yaml (two workers: make compose-up ARGS='--scale worker=2')
 	@COMPOSE_PROFILES= docker compose up --build --detach --wait $(ARGS)
 
-compose-down:  ## Stop it, workers first: their tasks go on at the next start; the data stay
+compose-down:  ## Stop it, scheduler and workers first: their tasks go on at the next start; the data stay
+	@docker compose --profile demo stop scheduler
 	@docker compose --profile demo stop worker
 	@docker compose --profile demo down $(ARGS)
 

@@ -40,7 +40,7 @@ CLIENTS = Asset(name="mailing_clients", uri="mailing://clients")
             minLength=1,
             title="Client list",
             description="Path of the CSV file on the worker.",
-            examples=["/opt/airflow/include/data/clients.csv"],
+            examples=["/opt/airflow/imports/clients.csv"],
         ),
         "reject_file": Param(
             default=None,

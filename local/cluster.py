@@ -97,6 +97,7 @@ def _demo(cluster: Cluster) -> int:
         console.print(f"[bold red]{error}")
         return 1
     console.print("The web UI's address is in .env, or http://127.0.0.1:8080; user admin, ADMIN_PASSWORD of .env")
+    console.print("Before this cluster sends to real people: make compose-down ARGS=--volumes (docs/cluster.md)")
     return 0
 
 

@@ -2,8 +2,8 @@
 
     python3 -m local.cluster_env [FILE]
 
-It needs nothing but Python, so a clean clone is enough. In a file that is there it fills in what is empty, and changes
-nothing else: its passwords are in the databases by now.
+It needs nothing but Python, so a clean clone is enough. In a file that is there, only what is empty or missing is
+filled in: what is set is in the databases by now.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import sys
 import time
 from datetime import timedelta
@@ -20,6 +21,8 @@ from pathlib import Path
 from local.settings import ROOT, Secrets, write_private
 
 TOKEN_LIFE = timedelta(days=365)
+
+_LINE = re.compile(r"^(\w+)=(.*)$", re.MULTILINE)
 
 
 def values(gateway_secret: str = "") -> dict[str, str]:
@@ -53,12 +56,24 @@ def _base64(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
-def text(given: str) -> str:
-    """These lines of a .env with each empty value that must be set filled in."""
-    secret = next((line.partition("=")[2] for line in given.splitlines() if line.startswith("GATEWAY_SECRET=")), "")
-    known = values(secret.strip())
-    lines = [_filled(line.rstrip(), known) for line in given.splitlines()]
-    return "\n".join(lines) + "\n"
+def filled(text: str) -> tuple[str, list[str]]:
+    """A .env in which no secret is empty or missing, and which were filled in. What is set stays, to the byte."""
+    known = values()
+    found = {match[1]: match[2] for match in _LINE.finditer(text)}
+    if secret := _bare(found.get("GATEWAY_SECRET", "")):  # the simulator must know the token
+        known["GATEWAY_TOKEN"] = simulator_token(secret)
+    names = [name for name in known if not _bare(found.get(name, ""))]
+
+    def line(match: re.Match[str]) -> str:
+        return f"{match[1]}={known[match[1]]}" if match[1] in names else match[0]
+
+    lines = _LINE.sub(line, text).splitlines()
+    lines += [f"{name}={known[name]}" for name in names if name not in found]
+    return "\n".join(lines) + "\n", names
+
+
+def _bare(value: str) -> str:
+    return value.strip().strip("\"'")
 
 
 def _filled(line: str, known: dict[str, str]) -> str:
@@ -67,16 +82,18 @@ def _filled(line: str, known: dict[str, str]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write the file, or fill in what is empty in it."""
-    file = Path((argv or [str(ROOT / ".env")])[0])
-    is_there = file.exists()
-    given = (file if is_there else ROOT / ".env.example").read_text(encoding="utf-8")
-    filled = text(given)
-    if is_there and filled == given:
-        print(f"{file} has all that it needs, and stays as it is")
+    """Write the file, or what it lacks."""
+    file = Path((argv or [str(ROOT / ".env")])[0]).resolve()
+    is_new = not file.exists()
+    text, names = filled((ROOT / ".env.example" if is_new else file).read_text(encoding="utf-8"))
+    if not names:
+        print(f"{file}: nothing is empty, and it stays as it is")
         return 0
-    write_private(file, filled)
-    print(f"{file}: random passwords and keys where there were none; your own gateway is what begins with GATEWAY_")
+    write_private(file, text)
+    if is_new:
+        print(f"{file}: random passwords and keys; for a gateway of your own, change what begins with GATEWAY_")
+    else:
+        print(f"{file}: what was empty is filled in at random ({', '.join(names)}); the rest stays as it is")
     return 0
 
 

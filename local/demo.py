@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from local.settings import ROOT, SettingError, Settings
-from local.stack_airflow import AirflowError, call, log_in
+from local.stack_airflow import AirflowError, address_of, call, log_in
 
 CLIENTS = ROOT / "include" / "data" / "clients.csv"
 WINDOW = timedelta(hours=12)
@@ -80,15 +80,33 @@ def a_console() -> Console:
 def send(settings: Settings, console: Console) -> None:
     """Import the clients, send the campaigns on a stack or cluster that is up, show and compare what became of them.
 
-    Raises DemoError or AirflowError.
+    Raises DemoError (also where the messages would go to another gateway than the simulator) or AirflowError.
     """
     logging.getLogger("mailing").setLevel(logging.WARNING)  # the demo says the same in its own words
+    _need_the_simulator(settings)
     _import_clients(settings, console)
     token = log_in(settings)
     ids = _start_campaigns(settings, token, console)
     _watch(ids, settings, token, console)
     _show(ids, console)
     _compare_with_gateway(ids, settings, console)
+
+
+def _need_the_simulator(settings: Settings) -> None:
+    """Raise DemoError unless campaigns are sent to the simulator: a real gateway would send to real people."""
+    from mailing import db
+    from mailing.models import DEFAULT_GATEWAY
+
+    with db.connect() as connection:
+        row = connection.execute("SELECT connection_id FROM gateways WHERE name = %s", (DEFAULT_GATEWAY,)).fetchone()
+    if not row:
+        raise DemoError(f"there is no gateway {DEFAULT_GATEWAY}: the demo sends to the simulator")
+    found, wanted = address_of(settings, row["connection_id"]), (settings.gateway_host, settings.gateway_port)
+    if found != wanted:
+        raise DemoError(
+            f"connection {row['connection_id']} leads to {found[0]}:{found[1]}: the demo sends to the simulator only,"
+            f" which is {wanted[0]}:{wanted[1]}. Nothing was imported, nothing was sent"
+        )
 
 
 def _import_clients(settings: Settings, console: Console) -> None:

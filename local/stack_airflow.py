@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import os
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import sql
@@ -127,6 +129,22 @@ def _connection(settings: Settings) -> dict[str, Any]:
         "schema": "http",
         "password": make_token(settings.secrets.gateway, TOKEN_LIFE),
     }
+
+
+def address_of(settings: Settings, connection_id: str) -> tuple[str | None, int | None]:
+    """Host and port of a connection: of the environment (JSON or URI), as for Airflow, before those of its own store.
+
+    Raises AirflowError for one that is in neither.
+    """
+    if value := os.environ.get(f"AIRFLOW_CONN_{connection_id.upper()}"):
+        if value.lstrip().startswith("{"):
+            known = json.loads(value)
+            return known.get("host"), known.get("port")
+        uri = urlsplit(value)
+        return uri.hostname, uri.port
+    status, found = call(settings, "GET", f"/api/v2/connections/{connection_id}", token=log_in(settings))
+    _expect(200, status, found)
+    return found["host"], found["port"]
 
 
 def log_in(settings: Settings) -> str:

@@ -21,6 +21,9 @@ from local.cluster import Cluster
 from local.postgres import _SETTINGS as POSTGRES_SETTINGS
 from local.settings import Secrets, Settings
 from local.simulator_tokens import TokenCheck
+from local.stack_airflow import address_of
+from mailing import gate, operators
+from tests.builders import an_open_campaign, ledger
 from tests.conftest import ROOT
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yaml").read_text(encoding="utf-8"))
@@ -37,12 +40,16 @@ DIFFERENT = {
     "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": "the image's folders",
     "AIRFLOW__LOGGING__BASE_LOG_FOLDER": "the image's folders",
     "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": "the image's folders",
-    "AIRFLOW__CORE__EXECUTOR": "many machines",
     "AIRFLOW__CORE__PARALLELISM": "many machines",
     "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": "services have names",
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "services have names",
     "AIRFLOW__API__HOST": "services have names",
     "AIRFLOW__API__BASE_URL": "services have names",
+    "AIRFLOW__CELERY__BROKER_URL": "services have names",
+    "AIRFLOW__CELERY__RESULT_BACKEND": "services have names",
+    "AIRFLOW__CELERY__WORKER_CONCURRENCY": "many machines",
+    "MAILING_PARALLELISM": "many machines",
+    "MAILING_REPORTS": "the image's folders",
     "AIRFLOW__CORE__FERNET_KEY": "secrets come from .env",
     "AIRFLOW__API__SECRET_KEY": "secrets come from .env",
     "AIRFLOW__API_AUTH__JWT_SECRET": "secrets come from .env",
@@ -50,10 +57,55 @@ DIFFERENT = {
 """What the cluster sets to another value than the embedded stack, and why."""
 
 
+OF_THE_STACK_ALONE = {"MAILING_VAR", "MAILING_UI_PORT", "MAILING_DB_PORT", "MAILING_GATEWAY_PORT"}
+"""What only the embedded stack reads: its folder and its ports."""
+
+
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory):
-    environment = Settings(var=tmp_path_factory.mktemp("stack") / "var").environment()
-    return {name: value for name, value in environment.items() if name.startswith("AIRFLOW__")}
+    """The settings of an embedded stack with Celery."""
+    var = tmp_path_factory.mktemp("stack") / "var"
+    environment = Settings(var=var, broker_url="redis://127.0.0.1:1/0").environment()
+    ours = {name for name in environment if name.startswith(("AIRFLOW__", "MAILING_"))} - OF_THE_STACK_ALONE
+    return {name: environment[name] for name in ours}
+
+
+def _names_our_code_reads():
+    """Every variable that a module of plugins/ or dags/ asks the environment for."""
+    asked = re.compile(r"""environ(?:\.get)?[\[(]\s*"(MAILING_\w+)"|^SETTING = "(MAILING_\w+)\"""", re.MULTILINE)
+    files = [*(ROOT / "plugins").rglob("*.py"), *(ROOT / "dags").glob("*.py")]
+    return {one or two for file in files for one, two in asked.findall(file.read_text(encoding="utf-8"))}
+
+
+def test_the_containers_are_given_every_setting_that_our_code_reads_and_the_example_names_it():
+    read = _names_our_code_reads() - {"MAILING_SQL_FOLDER"}  # for whoever works on the statements
+    assert {"MAILING_REPORTS", "MAILING_KEEP_MESSAGES_DAYS", "MAILING_TURN_S", "MAILING_MAX_BODY"} <= read
+    example = set(re.findall(r"^#?(MAILING_\w+)=", (ROOT / ".env.example").read_text(encoding="utf-8"), re.MULTILINE))
+    for name in AIRFLOWS:
+        assert read - set(SERVICES[name]["environment"]) == set(), name
+    assert read - example == {"MAILING_SNAPSHOT_FILE"}  # nobody's choice: a file of each container
+
+
+def test_the_defaults_of_our_settings_are_those_of_our_code():
+    ours = SERVICES["worker"]["environment"]
+    of_code = {
+        "MAILING_TURN_S": operators.TURN_S, "MAILING_MAX_BODY": gate.MAX_BODY, "MAILING_MAX_IMPORT": gate.MAX_IMPORT,
+    }  # fmt: skip
+    assert {name: float(re.search(r":-(\d+)}", ours[name])[1]) for name in of_code} == of_code
+    assert (ours["MAILING_KEEP_MESSAGES_DAYS"], ours["MAILING_REPORT_TO"]) == (
+        "${MAILING_KEEP_MESSAGES_DAYS:-}",
+        "${MAILING_REPORT_TO:-}",
+    )
+
+
+def test_all_workers_write_reports_and_read_client_lists_in_the_same_folders():
+    """Volumes, and folders of the image before: a named volume takes over their owner, who is not root."""
+    assert {"reports:/opt/airflow/reports", "imports:/opt/airflow/imports"} <= set(SERVICES["worker"]["volumes"])
+    assert {"reports", "imports"} <= set(COMPOSE["volumes"])
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    made = re.search(r"mkdir -p ([\w ]+)$", dockerfile, re.MULTILINE)[1].split()
+    assert {"reports", "imports", "logs", "auth", "gateway"} <= set(made)
+    assert dockerfile.index("USER 50000:0") < dockerfile.index("mkdir -p")
 
 
 def test_the_file_is_what_the_compose_specification_calls_one():
@@ -70,40 +122,49 @@ def test_the_linter_finds_nothing_in_the_dockerfile():
 
 @pytest.fixture(scope="module")
 def config():
-    """`docker compose config -q` with an environment of its own; it asks no engine."""
-    docker = shutil.which("docker")
-    if not docker or subprocess.run([docker, "compose", "version"], capture_output=True).returncode:
-        pytest.skip("docker's CLI with compose is not there")
+    """`docker compose config` with an environment of its own; it asks no engine."""
     home = {name: os.environ[name] for name in ("PATH", "HOME", "DOCKER_CONFIG") if name in os.environ}
+    compose = _compose()
+    if not compose:
+        pytest.skip("Docker's Compose is not there: make compose-plugin")
 
-    def ask(env_file):
-        command = [docker, "compose", "--env-file", env_file, "--profile", "demo", "config", "--quiet"]
+    def ask(env_file, *arguments):
+        command = [*compose, "--env-file", env_file, "config", *arguments]
         return subprocess.run(command, cwd=ROOT, env=home, capture_output=True, text=True)
 
     return ask
 
 
+def _compose():
+    """Docker's own, or what `make compose-plugin` has put beside Python; None where there is neither."""
+    docker, plugin = shutil.which("docker"), Path(sys.executable).with_name("docker-compose")
+    if docker and not subprocess.run([docker, "compose", "version"], capture_output=True).returncode:
+        return [docker, "compose"]
+    return [plugin] if plugin.exists() else None
+
+
 def test_compose_takes_the_file_with_what_make_env_writes(config, tmp_path):
     assert cluster_env.main([str(tmp_path / "env")]) == 0
-    ran = config(tmp_path / "env")
+    ran = config(tmp_path / "env", "--services")
     assert ran.returncode == 0, ran.stderr
+    assert set(ran.stdout.split()) == set(SERVICES)  # the demo, too
 
 
 def test_compose_names_the_variable_that_the_example_leaves_empty(config):
-    ran = config(ROOT / ".env.example")
+    ran = config(ROOT / ".env.example", "--quiet")
     assert ran.returncode != 0
     assert "is not set, run `make env`" in ran.stderr
 
 
 def test_the_cluster_sets_all_that_the_embedded_stack_sets(embedded):
-    ours = SERVICES["scheduler"]["environment"]
+    ours = SERVICES["scheduler"]["environment"] | {"MAILING_PARALLELISM": ""}  # for compose, not for the containers
     assert set(embedded) - set(ours) == set()
     assert {name for name, value in embedded.items() if ours[name] != value} <= set(DIFFERENT)
 
 
 def test_every_difference_from_the_embedded_stack_is_one(embedded):
     ours = SERVICES["scheduler"]["environment"]
-    assert {name for name in DIFFERENT if embedded[name] == ours[name]} == set()
+    assert {name for name in DIFFERENT if embedded[name] == ours.get(name)} == set()
 
 
 def test_the_databases_of_both_have_the_same_settings():
@@ -128,6 +189,14 @@ def test_a_service_has_limits_a_health_check_a_restart_policy_and_no_rights(name
 @pytest.mark.parametrize("name", SERVICES)
 def test_an_image_is_pinned_to_a_version(name):
     assert re.search(r":\d+\.\d+(\.\d+)?(-\w+)?$", SERVICES[name]["image"])
+
+
+def test_redis_refuses_what_is_too_much_before_the_kernel_kills_it():
+    redis = SERVICES["redis"]
+    [command] = redis["command"][2:]
+    memory = int(re.search(r"--maxmemory (\d+)mb ", command)[1])
+    assert "--maxmemory-policy noeviction" in command
+    assert memory <= 0.7 * int(redis["deploy"]["resources"]["limits"]["memory"].removesuffix("m"))
 
 
 def test_the_image_of_our_services_bears_our_version():
@@ -192,7 +261,7 @@ def test_only_the_services_that_check_logins_and_the_simulator_know_those_secret
 def test_the_example_has_every_variable_that_must_be_set_and_a_value_for_none():
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
     named = dict(re.findall(r"^(\w+)=(.*)$", example, re.MULTILINE))
-    assert named.pop("COMPOSE_PROFILES") == "demo"  # `docker compose up` shows that it works
+    assert named.pop("COMPOSE_PROFILES") == "demo"  # `docker compose up` sends the demo
     assert set(named) == set(REQUIRED.findall(TEXT)) == set(cluster_env.values())
     assert set(named.values()) == {""}
 
@@ -239,18 +308,39 @@ def test_the_demo_waits_for_the_database(tmp_path):
     assert "Maximum number of retries (20) reached: airflow db check: no such database" in ran.stderr
 
 
-def _values(text):
-    return dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
+@pytest.mark.parametrize(
+    "value",
+    [
+        '{"conn_type": "http", "host": "gateway.example.com", "port": 443, "schema": "https"}',
+        "http://:token@gateway:8091",
+    ],
+)
+def test_the_demo_sends_to_nobody_but_the_simulator(connection, monkeypatch, capsys, value):
+    """It would import 20,000 made-up numbers and post to them, on whatever gateway .env names."""
+    monkeypatch.setenv("AIRFLOW_CONN_MAILING_GATEWAY", value)
+    assert cluster.main(["demo"]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert re.search(
+        r"connection mailing_gateway leads to gateway(.example.com:443|:8091): .+Nothing was imported", said
+    )
+    assert connection.execute("SELECT count(*) AS n FROM clients").fetchone()["n"] == 0
+    assert connection.execute("SELECT count(*) AS n FROM campaigns").fetchone()["n"] == 0
+
+
+def test_the_demo_knows_the_clusters_simulator_by_what_compose_hands_over(monkeypatch):
+    text = SERVICES["demo"]["environment"]["AIRFLOW_CONN_MAILING_GATEWAY"]
+    monkeypatch.setenv("AIRFLOW_CONN_MAILING_GATEWAY", re.sub(r"\$\{\w+:[-?]([^}]*)\}", r"\1", text))
+    assert address_of(Cluster(), "mailing_gateway") == ("gateway", 8090)
 
 
 def test_make_env_fills_in_everything_at_random_and_keeps_what_is_there(tmp_path, capsys):
     file = tmp_path / ".env"
     assert cluster_env.main([str(file)]) == 0
     written = file.read_text(encoding="utf-8")
-    values = _values(written)
-    assert values.pop("COMPOSE_PROFILES") == "demo"
-    assert len(set(values.values())) == len(cluster_env.values())
-    assert all(re.fullmatch(r"[\w.=-]{12,}", value) for value in values.values())
+    secrets = dict(re.findall(r"^(\w+)=(.*)$", written, re.MULTILINE))
+    assert secrets.pop("COMPOSE_PROFILES") == "demo"
+    assert len(set(secrets.values())) == len(cluster_env.values())
+    assert all(re.fullmatch(r"[\w.=-]{12,}", value) for value in secrets.values())
     assert file.stat().st_mode & 0o777 == 0o600
 
     assert cluster_env.main([str(file)]) == 0
@@ -258,35 +348,30 @@ def test_make_env_fills_in_everything_at_random_and_keeps_what_is_there(tmp_path
     assert "stays as it is" in capsys.readouterr().out
 
 
-def test_make_env_fills_in_a_copied_example_and_changes_nothing_that_is_set(tmp_path):
-    file, secret = tmp_path / ".env", Secrets().gateway
-    given = (ROOT / ".env.example").read_text(encoding="utf-8") + "MINE=\n#MAILING_REPORT_TO=\n"
-    for name, value in {"POSTGRES_PASSWORD": "mine", "GATEWAY_SECRET": secret}.items():
-        given = given.replace(f"{name}=", f"{name}={value}")
-    file.write_text(given, encoding="utf-8")
+def test_make_env_fills_in_a_copy_of_the_example(tmp_path):
+    """What Compose's message leads to: `cp .env.example .env; docker compose up` says: run `make env`."""
+    file = tmp_path / ".env"
+    shutil.copy(ROOT / ".env.example", file)
     assert cluster_env.main([str(file)]) == 0
-    text = file.read_text(encoding="utf-8")
-    values = _values(text)
-    assert (values["POSTGRES_PASSWORD"], values["GATEWAY_SECRET"], values["MINE"]) == ("mine", secret, "")
-    assert "#MAILING_REPORT_TO=\n" in text
-    assert all(values[name] for name in cluster_env.values())
-    assert TokenCheck(secret).refusal(f"Bearer {values['GATEWAY_TOKEN']}".encode(), time.time(), None) is None
+    assert re.findall(r"^\w+=$", file.read_text(encoding="utf-8"), re.MULTILINE) == []
 
 
-def test_the_demo_of_the_cluster_sends_to_the_simulator_only(monkeypatch, capsys):
-    monkeypatch.setenv("AIRFLOW_CONN_MAILING_GATEWAY", '{"conn_type": "http", "host": "gateway.example.com"}')
-    assert cluster.main(["demo"]) == 1
-    assert "wanted GATEWAY_HOST=gateway, got gateway.example.com" in " ".join(capsys.readouterr().out.split())
-
-
-def test_several_hosts_publish_what_workers_need_and_only_where_one_says():
-    override = yaml.safe_load((ROOT / "deploy" / "several-hosts.yaml").read_text(encoding="utf-8"))
-    ports = {name: service["ports"] for name, service in override["services"].items()}
-    assert set(ports) == {"postgres", "redis", "api-server"} <= set(SERVICES)
-    assert all(port.startswith("${CLUSTER_BIND:?is not set}:") for [port] in ports.values())
-    worker = SERVICES["worker"]["environment"]
-    for variable in ("POSTGRES_HOST", "REDIS_HOST", "MAILING_API_URL"):
-        assert any(f"${{{variable}:-" in str(value) for value in worker.values())
+def test_make_env_never_changes_what_is_set(tmp_path, capsys):
+    """Not even what it would not have written itself; the simulator's key that is there signs the token."""
+    file = tmp_path / ".env"
+    secret = Secrets().gateway
+    mine = f"# mine\nPOSTGRES_PASSWORD=old.one\nGATEWAY_SECRET={secret}\n"
+    file.write_text(f"{mine}JWT_SECRET=\nAPI_SECRET_KEY=''\nMAILING_UI_PORT=81\n", encoding="utf-8")
+    assert cluster_env.main([str(file)]) == 0
+    written = file.read_text(encoding="utf-8")
+    now = dict(re.findall(r"^(\w+)=(.*)$", written, re.MULTILINE))
+    assert written.startswith(
+        f"# mine\nPOSTGRES_PASSWORD=old.one\nGATEWAY_SECRET={secret}\nJWT_SECRET={now['JWT_SECRET']}\n"
+    )
+    assert set(now) == {*cluster_env.values(), "MAILING_UI_PORT"}
+    assert all(len(now[name]) > 10 for name in cluster_env.values() if name != "POSTGRES_PASSWORD")
+    assert TokenCheck(secret).refusal(f"Bearer {now['GATEWAY_TOKEN']}".encode(), time.time(), None) is None
+    assert "POSTGRES_PASSWORD" not in capsys.readouterr().out
 
 
 def test_the_simulator_takes_the_token_that_make_env_makes():
@@ -315,17 +400,10 @@ def test_a_container_of_the_cluster_knows_its_neighbours_by_their_names():
     assert {"api-server", "gateway"} <= set(SERVICES)
 
 
-def test_the_charts_values_say_what_compose_says():
-    """Environment and limits; what the chart makes of them was not tried."""
-    values = yaml.safe_load((ROOT / "deploy" / "helm-values.yaml").read_text(encoding="utf-8"))
-    compose = SERVICES["worker"]["environment"]
-    for variable in values["env"]:
-        if variable["name"] != "MAILING_REPORTS":  # pods share no folder
-            assert compose[variable["name"]] == variable["value"], variable["name"]
-    names = {
-        "apiServer": "api-server", "scheduler": "scheduler", "dagProcessor": "dag-processor", "triggerer": "triggerer",
-        "workers": "worker",
-    }  # fmt: skip
-    for ours, theirs in names.items():
-        limits, wanted = values[ours]["resources"]["limits"], SERVICES[theirs]["deploy"]["resources"]["limits"]
-        assert (limits["cpu"], limits["memory"]) == (wanted["cpus"], wanted["memory"].replace("g", "Gi"))
+def test_the_statement_for_a_restored_ledger_gives_no_id_a_second_time(connection):
+    """docs/cluster.md: ids that the gateway has seen belong to messages that the backup does not know."""
+    text = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    statement = re.search(r"-c '(ALTER TABLE messages .+)'$", text, re.MULTILINE)[1]
+    connection.execute(statement)
+    campaign_id, _ = an_open_campaign(connection, clients=3)
+    assert [row["id"] for row in ledger(connection, campaign_id)] == [2_000_000, 2_000_001, 2_000_002]

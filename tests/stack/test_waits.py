@@ -6,7 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from local.stack_airflow import call, keep_gateway_connection, log_in
+from local import demo
+from local.settings import HOST
+from local.stack_airflow import CONNECTION_ID, call, keep_gateway_connection, log_in
 from mailing import campaigns
 from tests.builders import a_campaign, ledger, some_clients, states
 from tests.stack.steps import behave, finished, taken, tasks, wait_until
@@ -76,6 +78,27 @@ def test_a_refused_token_stops_a_campaign_and_a_good_one_lets_it_go_on_by_itself
     wait_until(finished(connection, campaign_id), "it went on by itself", 90)
     rows = ledger(connection, campaign_id)
     assert {(row["state"], row["attempts"]) for row in rows} == {("sent", 1)}
+
+
+def test_the_demo_sends_nothing_to_a_gateway_that_somebody_has_named(settings, connection, monkeypatch):
+    """`make up` leaves such a connection alone, and so does the demo."""
+    monkeypatch.delenv("AIRFLOW_CONN_MAILING_GATEWAY", raising=False)
+    path, token = f"/api/v2/connections/{CONNECTION_ID}", log_in(settings)
+
+    def lead_to(host):
+        body = {"connection_id": CONNECTION_ID, "conn_type": "http", "host": host}
+        assert call(settings, "PATCH", f"{path}?update_mask=host", body, token)[0] == 200
+
+    before = connection.execute("SELECT count(*) AS n FROM campaigns").fetchone()["n"]
+    lead_to("gateway.example.com")
+    try:
+        with pytest.raises(
+            demo.DemoError, match=r"leads to gateway\.example\.com:\d+: the demo sends to the simulator only"
+        ):
+            demo.send(settings, demo.a_console())
+    finally:
+        lead_to(HOST)
+    assert connection.execute("SELECT count(*) AS n FROM campaigns").fetchone()["n"] == before
 
 
 def test_a_live_audience_grows_while_its_window_is_open(settings, connection):
