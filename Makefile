@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down status logs test check browser promtool compose-plugin chaos soak bench import export verify lock clean \
-  env compose-up compose-down compose-demo compose-test
+  env compose-up compose-down compose-demo compose-status compose-logs compose-import compose-export compose-verify compose-test
 
 help:  ## What you can do here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -85,7 +85,7 @@ lock: $(READY)  ## Freeze what requirements.txt pulls in into constraints.txt
 env:  ## Write .env with random secrets for docker-compose.yaml, or fill in what is empty in the one that is there
 	@$(PYTHON) -m local.cluster_env
 
-compose-up: env  ## Start the cluster of docker-compose.yaml (two workers: make compose-up ARGS='--scale worker=2')
+compose-up: env  ## Start the cluster, without simulator and demo (two workers: make compose-up ARGS='--scale worker=2')
 	@COMPOSE_PROFILES= docker compose up --build --detach --wait $(ARGS)
 
 compose-down:  ## Stop it, scheduler and workers first: their tasks go on at the next start; the data stay

@@ -25,9 +25,9 @@ TOKEN_LIFE = timedelta(days=365)
 _LINE = re.compile(r"^(\w+)=(.*)$", re.MULTILINE)
 
 
-def values(gateway_secret: str = "") -> dict[str, str]:
-    """A value for each variable of .env.example that must be set; the token is of this secret, or of a random one."""
-    found = Secrets(gateway=gateway_secret) if gateway_secret else Secrets()
+def values() -> dict[str, str]:
+    """A value for each variable of .env.example that must be set."""
+    found = Secrets()
     return {
         "POSTGRES_PASSWORD": found.postgres,
         "AIRFLOW_DB_PASSWORD": found.airflow,
@@ -74,11 +74,6 @@ def filled(text: str) -> tuple[str, list[str]]:
 
 def _bare(value: str) -> str:
     return value.strip().strip("\"'")
-
-
-def _filled(line: str, known: dict[str, str]) -> str:
-    """A line `NAME=` with the value of that name, if one is known; any other as it is."""
-    return line + known.get(line[:-1], "") if line.endswith("=") else line
 
 
 def main(argv: list[str] | None = None) -> int:
