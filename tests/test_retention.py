@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from mailing import campaigns, enrolment, recount, retention, runs, test_send, upkeep, verdicts
+from mailing import campaigns, enrolment, finishes, recount, retention, runs, test_send, upkeep, verdicts
 from mailing.errors import Busy, Conflict, InvalidInput
 from tests.builders import a_campaign, kept, now, some_clients, states
 
@@ -57,6 +57,7 @@ def an_ended_campaign(connection):
         f"status = 'finished', finished_at = {long_ago}, updated = {long_ago}, sending_start = {long_ago},"
         f" sending_stop = {long_ago} + interval '1 hour', created = {long_ago}",
     )  # fmt: skip
+    finishes.record(connection, campaign_id)
     return campaign_id
 
 
@@ -126,10 +127,11 @@ def test_a_dry_run_names_what_would_go_and_changes_nothing(connection):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ("status = 'running'", "campaign 1 is running"),
-        ("status = 'paused'", "campaign 1 is paused"),
+        ("status = 'running', finished_at = NULL", "campaign 1 is running"),
+        ("status = 'paused', finished_at = NULL", "campaign 1 is paused"),
         ("sending_stop = now() - interval '29 days'", "the window of campaign 1 closes at"),
         ("updated = now() - interval '29 days'", "campaign 1 was changed at"),
+        ("finished_at = finished_at + interval '1 s'", "nobody wrote down how campaign 1 ended: upkeep does"),
     ],
 )
 def test_one_campaign_that_is_not_old_keeps_its_part_and_is_named(connection, changes, said):
@@ -160,7 +162,7 @@ def test_the_part_that_takes_new_campaigns_stays(connection):
 def test_what_keeps_a_part_by_now_keeps_it_though_it_was_to_go(connection):
     a_full_part(connection)
     part = retention.parts(connection, DAYS)[0]
-    as_of_yesterday(connection, 2, "status = 'running'")
+    as_of_yesterday(connection, 2, "status = 'running', finished_at = NULL")
     with pytest.raises(Conflict, match="campaign 2 is running"), connection.transaction():
         retention.remove(connection, part, DAYS)
     assert parts_there(connection)[0] == 1
