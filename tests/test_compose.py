@@ -394,6 +394,15 @@ def test_a_worker_has_time_to_record_what_is_in_flight_and_its_tasks_hear_of_the
     assert worker["environment"]["DUMB_INIT_SETSID"] == "1"
 
 
+def test_a_stop_reaches_the_tasks_of_the_charts_workers_too():
+    """The chart's own DUMB_INIT_SETSID=0 comes before whatever values add: the same name twice is refused."""
+    values = yaml.safe_load((ROOT / "deploy" / "helm-values.yaml").read_text(encoding="utf-8"))
+    assert values["workers"]["command"] == ["env", "DUMB_INIT_SETSID=1", "/usr/bin/dumb-init", "--", "/entrypoint"]
+    names = [each["name"] for each in values["env"] + values["workers"].get("env", [])]
+    assert len(names) == len(set(names))
+    assert "DUMB_INIT_SETSID" not in names
+
+
 def test_a_container_of_the_cluster_knows_its_neighbours_by_their_names():
     assert Cluster().ui_url == "http://api-server:8080"
     assert Cluster().gateway_url == "http://gateway:8090"
