@@ -1,11 +1,11 @@
-"""What is measured all along: memory of each process, connections, rows of each table; and whether that is well."""
+"""What is measured all along: memory of each program, connections, rows of each table; and whether that is well."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from statistics import median
+from pathlib import Path
 
 import psutil
 import psycopg
@@ -15,7 +15,7 @@ from tests.chaos.world import World
 MIB = 2**20
 
 FLAT_SHARE, FLAT_MIB = 1.15, 24.0
-"""A process is flat if in the last quarter it holds no more than the second quarter's times this, and this on top."""
+"""A program is flat if in the last quarter it holds no more than the second quarter's times this, and this on top."""
 
 CONNECTIONS = 120
 """At most so many sessions of PostgreSQL, of 200: eight tasks, Airflow's pools, ours, and these measures."""
@@ -47,7 +47,7 @@ CLEANED = {
 class Gauges:
     """Every figure by its name, in the order they were taken."""
 
-    memory: dict[str, list[float]] = field(default_factory=dict)  # MiB, by process
+    memory: dict[str, list[float]] = field(default_factory=dict)  # MiB, by program with all its offspring
     connections: list[int] = field(default_factory=list)
     rows: list[dict[tuple[str, str], int]] = field(default_factory=list)  # by database and table
 
@@ -56,8 +56,7 @@ class Gauges:
         for name, state in world.supervisor.states().items():
             if state.pid:
                 with suppress(psutil.Error):
-                    held = psutil.Process(state.pid).memory_info().rss / MIB
-                    self.memory.setdefault(name, []).append(held)
+                    self.memory.setdefault(name, []).append(held(state.pid))
         with suppress(psycopg.Error):
             self.connections.append(_sessions(world))
             self.rows.append({**_rows(world, "mailing"), **_rows(world, "airflow")})
@@ -75,12 +74,48 @@ class Judged:
     said: str = ""
 
 
+def held(pid: int) -> float:
+    """MiB that a process and all its offspring hold together. Raises psutil.Error where there is no such process.
+
+    Of pages that processes share, each counts its part (PSS): those of a fork would count for each child otherwise.
+    Shared memory is left out: PostgreSQL's buffers fill up to `shared_buffers`, and no further.
+    """
+    parent = psutil.Process(pid)
+    return sum(_held_alone(process) for process in [parent, *parent.children(recursive=True)])
+
+
+def _held_alone(process: psutil.Process) -> float:
+    """0 for one that has ended meanwhile, as tasks and the DAG processor's children do all the time."""
+    try:
+        lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    except PermissionError:
+        # Airflow hides its tasks' memory from all but root. What they share with a fork counts for each of them then.
+        with suppress(psutil.Error):
+            said = process.memory_info()
+            return float(said.rss - said.shared) / MIB
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    else:
+        kib = [int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_File:"))]
+        return sum(kib) / 1024
+    return 0.0
+
+
 def flatness(name: str, samples: Sequence[float]) -> Judged:
-    """Whether the median of the last quarter lies within the allowance of the second's; the first one warms up."""
+    """Whether the floor of the last quarter lies within the allowance of the second's; the first one warms up.
+
+    The floor, for tasks and other children of a moment only ever add to a sample: what a program never gives back,
+    children that never end among it, is in its lowest samples, too. How many tasks run just then is not.
+    """
     quarter = max(1, len(samples) // 4)
-    first, last = median(samples[quarter : 2 * quarter] or samples), median(samples[-quarter:])
+    first, last = _floor(samples[quarter : 2 * quarter] or samples), _floor(samples[-quarter:])
     limit = first * FLAT_SHARE + FLAT_MIB
-    return Judged(name, first, last, limit, last <= limit)
+    return Judged(name, first, last, limit, last <= limit, f"at most {max(samples):,.0f}, with what ran for a moment")
+
+
+def _floor(samples: Sequence[float]) -> float:
+    """The lowest tenth: a sample or two may have missed a process that was just starting."""
+    return sorted(samples)[len(samples) // 10]
 
 
 def boundedness(samples: Sequence[int]) -> Judged:
