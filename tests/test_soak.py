@@ -7,9 +7,10 @@ import subprocess
 import sys
 
 import psutil
+import psycopg
 import pytest
 
-from tests.soak.gauges import CONNECTIONS, GROWN_ROWS, MIB, boundedness, flatness, growth, held
+from tests.soak.gauges import CONNECTIONS, GROWN_ROWS, MIB, boundedness, flatness, growth, held, sessions
 
 A_PARENT = """
 import subprocess, sys
@@ -77,8 +78,14 @@ def test_tasks_that_come_and_go_are_no_growth_and_hide_none():
 
 @pytest.mark.parametrize(("most", "is_well"), [(CONNECTIONS, True), (CONNECTIONS + 1, False)])
 def test_one_connection_too_many_is_told(most, is_well):
-    judged = boundedness([10, most, 20])
+    judged = boundedness([{"airflow": 10}, {"airflow": most - 7, "mailing": 7}, {"airflow": 20}])
     assert (judged.last, judged.is_well) == (most, is_well)
+    assert judged.said == f"airflow {most - 7}, mailing 7"
+
+
+def test_sessions_of_every_role_are_seen(server):
+    with psycopg.connect(server.url("airflow")), psycopg.connect(server.url("mailing")):
+        assert sessions(server.url("postgres")).keys() >= {"airflow", "mailing", "postgres"}
 
 
 def test_a_table_may_grow_where_somebody_clears_it():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +48,7 @@ class Gauges:
     """Every figure by its name, in the order they were taken."""
 
     memory: dict[str, list[float]] = field(default_factory=dict)  # MiB, by program with all its offspring
-    connections: list[int] = field(default_factory=list)
+    connections: list[dict[str, int]] = field(default_factory=list)  # by role
     rows: list[dict[tuple[str, str], int]] = field(default_factory=list)  # by database and table
 
     def take(self, world: World) -> None:
@@ -58,7 +58,7 @@ class Gauges:
                 with suppress(psutil.Error):
                     self.memory.setdefault(name, []).append(held(state.pid))
         with suppress(psycopg.Error):
-            self.connections.append(_sessions(world))
+            self.connections.append(sessions(world.settings.database_url("postgres")))
             self.rows.append({**_rows(world, "mailing"), **_rows(world, "airflow")})
 
 
@@ -118,9 +118,21 @@ def _floor(samples: Sequence[float]) -> float:
     return sorted(samples)[len(samples) // 10]
 
 
-def boundedness(samples: Sequence[int]) -> Judged:
-    """Whether there were never more connections than may be."""
-    return Judged("connections, at most", samples[0], max(samples), CONNECTIONS, max(samples) <= CONNECTIONS)
+def sessions(url: str) -> dict[str, int]:
+    """PostgreSQL's sessions by role, that of this question too; `url`: a superuser's. Others see only their own."""
+    with psycopg.connect(url, autocommit=True, connect_timeout=5) as connection:
+        rows = connection.execute(
+            "SELECT usename, count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' GROUP BY 1 ORDER BY 1"
+        )
+        return dict(rows.fetchall())
+
+
+def boundedness(samples: Sequence[Mapping[str, int]]) -> Judged:
+    """Whether there were never more connections of all roles together than may be."""
+    first, most = sum(samples[0].values()), max(samples, key=lambda each: sum(each.values()))
+    last = sum(most.values())
+    said = ", ".join(f"{role} {count}" for role, count in most.items())
+    return Judged("connections, at most", first, last, CONNECTIONS, last <= CONNECTIONS, said)
 
 
 def growth(database: str, table: str, first: int, last: int) -> Judged | None:
@@ -140,11 +152,6 @@ def judge(gauges: Gauges) -> list[Judged]:
         boundedness(gauges.connections),
         *(each for each in grown if each),
     ]
-
-
-def _sessions(world: World) -> int:
-    [row] = world.rows("SELECT count(*) AS n FROM pg_stat_activity WHERE backend_type = 'client backend'")
-    return int(row["n"])
 
 
 def _rows(world: World, database: str) -> dict[tuple[str, str], int]:
