@@ -2,13 +2,61 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
+import psutil
+import psycopg
 import pytest
 
-from tests.conftest import ROOT
-from tests.soak.gauges import CLEANED, CONNECTIONS, GROWN_ROWS, HISTORY, boundedness, flatness, growth, held_mib
+from tests.soak.gauges import CONNECTIONS, GROWN_ROWS, MIB, boundedness, flatness, growth, held, sessions
+
+A_PARENT = """
+import subprocess, sys
+lines = "import os; x = bytearray(b'x') * (64 << 20); os.write(1, b'r'); input()"
+subprocess.Popen([sys.executable, "-c", lines]).wait()
+"""
+A_FORK = """
+import os, sys
+shared = bytearray(b"x") * (64 << 20)
+for _ in range(3):
+    if not os.fork():
+        break
+os.write(1, b"r")
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def program():
+    """Starts a Python program of these lines, and returns once it, or so many of its processes, are ready."""
+    started = []
+
+    def start(lines, ready=1):
+        process = subprocess.Popen(
+            [sys.executable, "-c", lines], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
+        started.append(process)
+        for _ in range(ready):
+            assert process.stdout.read(1) == b"r"
+        return process.pid
+
+    yield start
+    for process in started:
+        os.killpg(process.pid, 9)
+        process.communicate()
+
+
+def test_memory_of_a_program_is_that_of_its_offspring_too(program):
+    pid = program(A_PARENT)
+    assert psutil.Process(pid).memory_info().rss / MIB < 64
+    assert held(pid) > 64
+
+
+def test_memory_that_processes_share_counts_once(program):
+    pid = program(A_FORK, ready=4)
+    assert 64 < held(pid) < 128
 
 
 def test_memory_is_flat_where_it_rose_only_while_the_process_began():
@@ -20,10 +68,24 @@ def test_a_single_peak_is_no_growth():
     assert flatness("x", [200.0] * 19 + [900.0]).is_well
 
 
+def test_tasks_that_come_and_go_are_no_growth_and_hide_none():
+    few, many = [300.0, 300.0, 360.0, 300.0] * 15, [300.0, 480.0, 540.0, 540.0] * 15
+    assert flatness("x", few + many).is_well
+    assert flatness("x", few + many).said == "at most 540, with what ran for a moment"
+    assert not flatness("x", [held + 2 * nth for nth, held in enumerate(few + many)]).is_well
+    assert not flatness("x", many[:30] + [held + 2 * nth for nth, held in enumerate(many + few[:30])]).is_well
+
+
 @pytest.mark.parametrize(("most", "is_well"), [(CONNECTIONS, True), (CONNECTIONS + 1, False)])
 def test_one_connection_too_many_is_told(most, is_well):
-    judged = boundedness([10, most, 20])
+    judged = boundedness([{"airflow": 10}, {"airflow": most - 7, "mailing": 7}, {"airflow": 20}])
     assert (judged.last, judged.is_well) == (most, is_well)
+    assert judged.said == f"airflow {most - 7}, mailing 7"
+
+
+def test_sessions_of_every_role_are_seen(server):
+    with psycopg.connect(server.url("airflow")), psycopg.connect(server.url("mailing")):
+        assert sessions(server.url("postgres")).keys() >= {"airflow", "mailing", "postgres"}
 
 
 def test_a_table_may_grow_where_somebody_clears_it():

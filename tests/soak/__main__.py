@@ -1,6 +1,6 @@
 """`make soak`: campaigns are made, edited, paused, cancelled and sent again at random, through a flaky gateway.
 
-At the end every promise is counted, each process's memory and the connections are judged, and tables that grow have to
+At the end every promise is counted, each program's memory and the connections are judged, and tables that grow have to
 be on the list of those that somebody clears. Exit code 0 if all is well, 1 if not (then the logs are kept), 130 after
 Ctrl-C.
 """

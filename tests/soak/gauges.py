@@ -1,11 +1,11 @@
-"""What is measured all along: memory of each process, connections, rows of each table; and whether that is well."""
+"""What is measured all along: memory of each program, connections, rows of each table; and whether that is well."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from statistics import median
+from pathlib import Path
 
 import psutil
 import psycopg
@@ -15,7 +15,7 @@ from tests.chaos.world import World
 MIB = 2**20
 
 FLAT_SHARE, FLAT_MIB = 1.15, 24.0
-"""A process is flat if in the last quarter it holds no more than the second quarter's times this, and this on top."""
+"""A program is flat if in the last quarter it holds no more than the second quarter's times this, and this on top."""
 
 CONNECTIONS = 120
 """At most so many sessions of PostgreSQL, of 200, of all roles: eight tasks, Airflow's pools, ours, these measures."""
@@ -60,17 +60,18 @@ CLEANED = {
 class Gauges:
     """Every figure by its name, in the order they were taken."""
 
-    memory: dict[str, list[float]] = field(default_factory=dict)  # MiB, by process
-    connections: list[int] = field(default_factory=list)
+    memory: dict[str, list[float]] = field(default_factory=dict)  # MiB, by program with all its offspring
+    connections: list[dict[str, int]] = field(default_factory=list)  # by role
     rows: list[dict[tuple[str, str], int]] = field(default_factory=list)  # by database and table
 
     def take(self, world: World) -> None:
         """One of each. A database that is away is left out."""
         for name, state in world.supervisor.states().items():
             if state.pid:
-                self.memory.setdefault(name, []).append(held_mib(state.pid))
+                with suppress(psutil.Error):
+                    self.memory.setdefault(name, []).append(held(state.pid))
         with suppress(psycopg.Error):
-            self.connections.append(_sessions(world))
+            self.connections.append(sessions(world.settings.database_url("postgres")))
             self.rows.append({**_rows(world, "mailing"), **_rows(world, "airflow")})
 
 
@@ -86,17 +87,65 @@ class Judged:
     said: str = ""
 
 
+def held(pid: int) -> float:
+    """MiB that a process and all its offspring hold together. Raises psutil.Error where there is no such process.
+
+    Of pages that processes share, each counts its part (PSS): those of a fork would count for each child otherwise.
+    Shared memory is left out: PostgreSQL's buffers fill up to `shared_buffers`, and no further.
+    """
+    parent = psutil.Process(pid)
+    return sum(_held_alone(process) for process in [parent, *parent.children(recursive=True)])
+
+
+def _held_alone(process: psutil.Process) -> float:
+    """0 for one that has ended meanwhile, as tasks and the DAG processor's children do all the time."""
+    try:
+        lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    except PermissionError:
+        # Airflow hides its tasks' memory from all but root. What they share with a fork counts for each of them then.
+        with suppress(psutil.Error):
+            said = process.memory_info()
+            return float(said.rss - said.shared) / MIB
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    else:
+        kib = [int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_File:"))]
+        return sum(kib) / 1024
+    return 0.0
+
+
 def flatness(name: str, samples: Sequence[float]) -> Judged:
-    """Whether the median of the last quarter lies within the allowance of the second's; the first one warms up."""
+    """Whether the floor of the last quarter lies within the allowance of the second's; the first one warms up.
+
+    The floor, for tasks and other children of a moment only ever add to a sample: what a program never gives back,
+    children that never end among it, is in its lowest samples, too. How many tasks run just then is not.
+    """
     quarter = max(1, len(samples) // 4)
-    first, last = median(samples[quarter : 2 * quarter] or samples), median(samples[-quarter:])
+    first, last = _floor(samples[quarter : 2 * quarter] or samples), _floor(samples[-quarter:])
     limit = first * FLAT_SHARE + FLAT_MIB
-    return Judged(name, first, last, limit, last <= limit)
+    return Judged(name, first, last, limit, last <= limit, f"at most {max(samples):,.0f}, with what ran for a moment")
 
 
-def boundedness(samples: Sequence[int]) -> Judged:
-    """Whether there were never more connections than may be."""
-    return Judged("connections, at most", samples[0], max(samples), CONNECTIONS, max(samples) <= CONNECTIONS)
+def _floor(samples: Sequence[float]) -> float:
+    """The lowest tenth: a sample or two may have missed a process that was just starting."""
+    return sorted(samples)[len(samples) // 10]
+
+
+def sessions(url: str) -> dict[str, int]:
+    """PostgreSQL's sessions by role, that of this question too; `url`: a superuser's. Others see only their own."""
+    with psycopg.connect(url, autocommit=True, connect_timeout=5) as connection:
+        rows = connection.execute(
+            "SELECT usename, count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' GROUP BY 1 ORDER BY 1"
+        )
+        return dict(rows.fetchall())
+
+
+def boundedness(samples: Sequence[Mapping[str, int]]) -> Judged:
+    """Whether there were never more connections of all roles together than may be."""
+    first, most = sum(samples[0].values()), max(samples, key=lambda each: sum(each.values()))
+    last = sum(most.values())
+    said = ", ".join(f"{role} {count}" for role, count in most.items())
+    return Judged("connections, at most", first, last, CONNECTIONS, last <= CONNECTIONS, said)
 
 
 def growth(database: str, table: str, first: int, last: int) -> Judged | None:
@@ -116,31 +165,6 @@ def judge(gauges: Gauges) -> list[Judged]:
         boundedness(gauges.connections),
         *(each for each in grown if each),
     ]
-
-
-def held_mib(pid: int) -> float:
-    """What a program holds with all that it started: its tasks, its trigger runner, PostgreSQL's sessions.
-
-    Only what each has for itself (USS), for there a leak is: shared buffers fill up, no further than they are large.
-    Tasks come and go, and are in some samples; a median over a quarter of the samples hardly minds them.
-    """
-    held = 0
-    with suppress(psutil.Error):
-        program = psutil.Process(pid)
-        for process in (program, *program.children(recursive=True)):
-            with suppress(psutil.Error):
-                held += process.memory_full_info().uss
-    return held / MIB
-
-
-def _sessions(world: World) -> int:
-    """As the superuser: another role is not told of the sessions of others."""
-    url = world.settings.database_url("postgres")
-    with psycopg.connect(url, autocommit=True, connect_timeout=5) as connection:
-        row = connection.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
-        ).fetchone()
-    return int(row[0]) if row else 0
 
 
 def _rows(world: World, database: str) -> dict[tuple[str, str], int]:
