@@ -10,7 +10,19 @@ import psutil
 import psycopg
 import pytest
 
-from tests.soak.gauges import CONNECTIONS, GROWN_ROWS, MIB, boundedness, flatness, growth, held, sessions
+from tests.conftest import ROOT
+from tests.soak.gauges import (
+    CLEANED,
+    CONNECTIONS,
+    GROWN_ROWS,
+    HISTORY,
+    MIB,
+    boundedness,
+    flatness,
+    growth,
+    held,
+    sessions,
+)
 
 A_PARENT = """
 import subprocess, sys
@@ -96,16 +108,6 @@ def test_a_table_may_grow_where_somebody_clears_it():
     grown = growth("mailing", "no_such_table", 0, GROWN_ROWS + 1)
     assert not grown.is_well
     assert "nobody" in grown.said
-
-
-def test_what_a_program_holds_is_also_what_those_hold_that_it_started():
-    child = "held = bytearray(64 << 20); print(flush=True); input()"
-    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
-    with subprocess.Popen([sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
-        program.stdout.readline()  # it has its memory
-        assert 64 < held_mib(program.pid) < 128
-        program.communicate(b"\n")
-    assert held_mib(program.pid) == 0
 
 
 def test_what_is_said_to_clear_a_table_of_airflow_is_what_the_document_says():
