@@ -17,7 +17,7 @@ export PYTHONDONTWRITEBYTECODE :=
   env compose-up compose-down compose-demo compose-status compose-logs compose-import compose-export compose-verify compose-test
 
 help:  ## What you can do here
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' Makefile
 
 demo: $(READY)  ## Start everything, import 20,000 clients, send two campaigns, show the result
 	@$(BIN)/python -m local.demo
