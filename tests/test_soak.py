@@ -10,19 +10,7 @@ import psutil
 import psycopg
 import pytest
 
-from tests.conftest import ROOT
-from tests.soak.gauges import (
-    CLEANED,
-    CONNECTIONS,
-    GROWN_ROWS,
-    HISTORY,
-    MIB,
-    boundedness,
-    flatness,
-    growth,
-    held,
-    sessions,
-)
+from tests.soak.gauges import CONNECTIONS, GROWN_ROWS, MIB, boundedness, flatness, growth, held, sessions
 
 A_PARENT = """
 import subprocess, sys
@@ -108,11 +96,3 @@ def test_a_table_may_grow_where_somebody_clears_it():
     grown = growth("mailing", "no_such_table", 0, GROWN_ROWS + 1)
     assert not grown.is_well
     assert "nobody" in grown.said
-
-
-def test_what_is_said_to_clear_a_table_of_airflow_is_what_the_document_says():
-    document = (ROOT / "docs" / "reporting.md").read_text(encoding="utf-8")
-    assert f"--tables {','.join(HISTORY)}\n" in document
-    assert "python -m mailing.cli forget-dags" in document
-    assert set(CLEANED["airflow"].values()) == {"airflow db clean", "mailing.cli forget-dags"}
-    assert CLEANED["airflow"]["serialized_dag"] == "mailing.cli forget-dags"

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import sqlalchemy.exc
 
-from mailing import campaigns, client_import, db, exports, migrate, recount, runs, stale_dags, verdicts
+from mailing import campaigns, client_import, db, exports, migrate, recount, runs, verdicts
 from mailing.errors import InvalidInput, MailingError
 
 TRANSITIONS = {"pause": campaigns.pause, "resume": campaigns.resume, "cancel": campaigns.cancel}
@@ -37,10 +37,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     exporting = commands.add_parser("export", help="write the outcomes of a campaign to a file")
     exporting.add_argument("campaign", type=int)
     exporting.add_argument("file", type=Path, help="its suffix says what it is to be: .csv or .parquet")
-    forgetting = commands.add_parser(
-        "forget-dags", help="take DAGs of campaigns that are over out of Airflow's database"
-    )
-    forgetting.add_argument("--days", type=_days, default=90, help="for how many days they are over; default: 90")
     options = parser.parse_args(arguments)
     try:
         return _run(options)
@@ -57,13 +53,6 @@ def _add_campaign_command(commands: Any, name: str, said: str) -> argparse.Argum
     command.add_argument("campaign", type=int)
     command.add_argument("--actor", default=getpass.getuser(), help="who decides; default: you")
     return command
-
-
-def _days(given: str) -> int:
-    days = int(given)
-    if days < 1:
-        raise argparse.ArgumentTypeError(f"wanted at least 1, got {given}")
-    return days
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -84,8 +73,6 @@ def _run(options: argparse.Namespace) -> int:
         _export(options.campaign, options.file)
     elif options.command == "verify":
         return _verify(options.campaign)
-    elif options.command == "forget-dags":
-        print(f"{len(stale_dags.forget(options.days)):,} DAGs of campaigns are forgotten")
     else:
         _change(options.campaign, options.command, options.actor)
     return 0

@@ -18,28 +18,10 @@ FLAT_SHARE, FLAT_MIB = 1.15, 24.0
 """A program is flat if in the last quarter it holds no more than the second quarter's times this, and this on top."""
 
 CONNECTIONS = 120
-"""At most so many sessions of PostgreSQL, of 200, of all roles: eight tasks, Airflow's pools, ours, these measures."""
+"""At most so many sessions of PostgreSQL, of 200: eight tasks, Airflow's pools, ours, and these measures."""
 
 GROWN_ROWS = 500
 """A table that has so many rows more than at first grows."""
-
-HISTORY = ("dag_run", "task_instance", "task_instance_history", "xcom", "log", "job", "asset_event")
-"""What the documents have `airflow db clean` clear: without `dag`, of which Airflow keeps the last run, and fails."""
-
-WITH_RUNS = (
-    "rendered_task_instance_fields",
-    "task_map",
-    "trigger",
-    "task_instance_note",
-    "dagrun_asset_event",
-    "task_reschedule",
-)
-"""What goes with the rows of HISTORY, by foreign keys or because Airflow clears it itself."""
-
-WITH_DAGS = (
-    "dag", "dag_tag", "dag_version", "dag_code", "serialized_dag", "dag_favorite", "dag_owner_attributes",
-    "task_outlet_asset_reference", "dag_schedule_asset_reference",
-)  # fmt: skip
 
 CLEANED = {
     "mailing": {
@@ -48,10 +30,15 @@ CLEANED = {
         "state_counts": "kept: a few rows per campaign", "operator_counts": "kept: a few rows per campaign",
         "time_counts": "folded after two minutes, kept", "finishes": "kept: a row per end",
     },
-    "airflow": {
-        **dict.fromkeys((*HISTORY, *WITH_RUNS), "airflow db clean"),
-        **dict.fromkeys(WITH_DAGS, "mailing.cli forget-dags"),
-    },
+    "airflow": dict.fromkeys(
+        (
+            "dag_run", "task_instance", "task_instance_history", "xcom", "log", "job", "rendered_task_instance_fields",
+            "asset_event", "dag_version", "serialized_dag", "dag_code", "dag", "dag_tag", "task_map", "trigger",
+            "task_instance_note", "dagrun_asset_event", "callback_request", "import_error", "asset", "dag_favorite",
+            "task_outlet_asset_reference", "dag_schedule_asset_reference", "asset_active", "dag_owner_attributes",
+        ),
+        "airflow db clean",
+    ),
 }  # fmt: skip
 """Tables that may grow, and who clears them; parts of the ledger count as their whole."""
 
