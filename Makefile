@@ -13,7 +13,7 @@ ON_A_WORKER := docker compose exec -T --index 1 worker python -m mailing.cli
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status logs test check browser promtool compose-plugin chaos soak bench import export verify lock clean \
+.PHONY: help demo up down status logs test check browser promtool compose-plugin chaos soak bench import export verify tidy lock clean \
   env compose-up compose-down compose-demo compose-status compose-logs compose-import compose-export compose-verify compose-test
 
 help:  ## What you can do here
@@ -78,6 +78,10 @@ export: $(READY)  ## Outcomes of a campaign into a file, .csv or .parquet: make 
 verify: $(READY)  ## Count the ledger anew, tell where a kept count differs (of one: make verify ARGS='--campaign 17')
 	@$(BIN)/python -m local status >/dev/null || { echo "the stack is not running: make up first" >&2; exit 1; }
 	@environment="$$($(BIN)/python -m local env)" && eval "$$environment" && $(BIN)/python -m mailing.cli verify $(ARGS)
+
+tidy: $(READY)  ## Remove Airflow's history older than 90 days (make tidy ARGS='--days 30 --dry-run')
+	@$(BIN)/python -m local status >/dev/null || { echo "the stack is not running: make up first" >&2; exit 1; }
+	@environment="$$($(BIN)/python -m local env)" && eval "$$environment" && $(BIN)/python -m mailing.cli tidy $(ARGS)
 
 lock: $(READY)  ## Freeze what requirements.txt pulls in into constraints.txt
 	@$(BIN)/uv pip compile --quiet --no-header --no-annotate --upgrade requirements.txt --output-file constraints.txt

@@ -35,7 +35,7 @@ FLOORS = [
         "announce",
         "webhook",
     },
-    {"outcomes", "exchange", "enrolment", "watch", "scrape", "push", "daily_report"},
+    {"outcomes", "exchange", "enrolment", "watch", "scrape", "push", "daily_report", "history"},
     {"posting", "upkeep"},
     {"sender", "triggers", "test_send"},
     {"operators", "pipelines", "timetable", "cli", "api", "admin", "preload"},

@@ -10,7 +10,20 @@ import psutil
 import psycopg
 import pytest
 
-from tests.soak.gauges import CONNECTIONS, GROWN_ROWS, MIB, boundedness, flatness, growth, held, sessions
+from mailing.models import Base
+from tests.soak.gauges import (
+    CLEANED,
+    CONNECTIONS,
+    GROWN_ROWS,
+    MIB,
+    TIDY_ROWS,
+    boundedness,
+    flatness,
+    growth,
+    held,
+    sessions,
+    tidiness,
+)
 
 A_PARENT = """
 import subprocess, sys
@@ -89,10 +102,23 @@ def test_sessions_of_every_role_are_seen(server):
 
 
 def test_a_table_may_grow_where_somebody_clears_it():
-    assert growth("mailing", "messages", 0, GROWN_ROWS) is None
-    kept = growth("mailing", "messages", 0, GROWN_ROWS + 1)
+    assert growth("messages", 0, GROWN_ROWS) is None
+    kept = growth("messages", 0, GROWN_ROWS + 1)
     assert kept.is_well
     assert "retention" in kept.said
-    grown = growth("mailing", "no_such_table", 0, GROWN_ROWS + 1)
+    grown = growth("no_such_table", 0, GROWN_ROWS + 1)
     assert not grown.is_well
     assert "nobody" in grown.said
+
+
+def test_only_tables_of_ours_are_said_to_be_cleared():
+    assert set(CLEANED) <= set(Base.metadata.tables)
+
+
+def test_a_table_of_airflows_has_to_be_small_after_it_was_tidied_up():
+    assert tidiness("dag_run", 5, before=5 + TIDY_ROWS, after=5, campaigns=9) is None
+    assert tidiness("dag_run", 5, before=9_000, after=5 + TIDY_ROWS, campaigns=9).is_well
+    assert not tidiness("dag_run", 5, before=9_000, after=6 + TIDY_ROWS, campaigns=9).is_well
+    assert not tidiness("no_such_table", 5, before=9_000, after=9_000, campaigns=9).is_well
+    assert tidiness("asset", 2, before=902, after=902, campaigns=900) is None
+    assert not tidiness("asset", 2, before=904, after=904, campaigns=900).is_well

@@ -6,14 +6,18 @@ import argparse
 import getpass
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import sqlalchemy.exc
 
-from mailing import campaigns, client_import, db, exports, migrate, recount, runs, verdicts
-from mailing.errors import InvalidInput, MailingError
+from mailing import campaigns, client_import, db, exports, history, migrate, recount, runs, verdicts
+from mailing.errors import InvalidInput, MailingError, Unusable
+
+HISTORY_DAYS = 90
+"""For how long Airflow's own history is kept, unless `tidy` is told otherwise."""
 
 TRANSITIONS = {"pause": campaigns.pause, "resume": campaigns.resume, "cancel": campaigns.cancel}
 
@@ -37,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     exporting = commands.add_parser("export", help="write the outcomes of a campaign to a file")
     exporting.add_argument("campaign", type=int)
     exporting.add_argument("file", type=Path, help="its suffix says what it is to be: .csv or .parquet")
+    tidying = commands.add_parser("tidy", help="remove what Airflow keeps of runs and campaigns that are long over")
+    tidying.add_argument("--days", type=float, default=HISTORY_DAYS, help="older than that (default: %(default)s)")
+    tidying.add_argument("--dry-run", action="store_true", help="only tell which DAGs would go")
     options = parser.parse_args(arguments)
     try:
         return _run(options)
@@ -73,6 +80,8 @@ def _run(options: argparse.Namespace) -> int:
         _export(options.campaign, options.file)
     elif options.command == "verify":
         return _verify(options.campaign)
+    elif options.command == "tidy":
+        _tidy(options.days, options.dry_run)
     else:
         _change(options.campaign, options.command, options.actor)
     return 0
@@ -100,6 +109,23 @@ def _verify(campaign_id: int | None) -> int:
         f"{total:,} messages counted anew: " + (f"{len(found):,} figures differ" if found else "every figure is right")
     )
     return 1 if found else 0
+
+
+def _tidy(days: float, dry_run: bool) -> None:
+    if not days >= 0:
+        raise InvalidInput(f"days: wanted a number from 0 on, got {days}")
+    try:
+        tidied = history.tidy(datetime.now(UTC) - timedelta(days=days), dry_run=dry_run)
+    except sqlalchemy.exc.OperationalError as error:
+        raise Unusable(f"Airflow's database is away: {error.orig}") from None
+    for dag_id, why in tidied.kept.items():
+        print(f"{dag_id} stays: {why}")
+    if tidied.unfinished:
+        print(f"a run of {tidied.unfinished} goes on for longer than that: what is younger than the run stays")
+    will = "would go" if dry_run else "are gone"
+    print(
+        f"{len(tidied.dags):,} DAGs of campaigns, and runs and tasks before {tidied.before:%Y-%m-%d %H:%M} UTC, {will}"
+    )
 
 
 def _forecast(campaign_id: int) -> None:

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
 
+from local.settings import Settings
 from tests.chaos.world import World
 
 MIB = 2**20
@@ -24,23 +26,21 @@ GROWN_ROWS = 500
 """A table that has so many rows more than at first grows."""
 
 CLEANED = {
-    "mailing": {
-        "messages": "retention, by part", "attempts": "retention, by part", "batches": "retention, by part",
-        "campaigns": "kept: a row each", "revisions": "kept: a row per edit", "audit_log": "kept: who did what",
-        "state_counts": "kept: a few rows per campaign", "operator_counts": "kept: a few rows per campaign",
-        "time_counts": "folded after two minutes, kept", "finishes": "kept: a row per end",
-    },
-    "airflow": dict.fromkeys(
-        (
-            "dag_run", "task_instance", "task_instance_history", "xcom", "log", "job", "rendered_task_instance_fields",
-            "asset_event", "dag_version", "serialized_dag", "dag_code", "dag", "dag_tag", "task_map", "trigger",
-            "task_instance_note", "dagrun_asset_event", "callback_request", "import_error", "asset", "dag_favorite",
-            "task_outlet_asset_reference", "dag_schedule_asset_reference", "asset_active", "dag_owner_attributes",
-        ),
-        "airflow db clean",
-    ),
+    "messages": "retention, by part", "attempts": "retention, by part", "batches": "retention, by part",
+    "campaigns": "kept: a row each", "campaign_revisions": "kept: a row per edit", "audit_log": "kept: who did what",
+    "state_counts": "kept: a few rows per campaign", "operator_counts": "kept: a few rows per campaign",
+    "time_counts": "folded after two minutes, kept", "finishes": "kept: a row per end",
 }  # fmt: skip
-"""Tables that may grow, and who clears them; parts of the ledger count as their whole."""
+"""Tables of ours that may grow, and who clears them; parts of the ledger count as their whole.
+
+Of Airflow's tables none may: whether `mailing.cli tidy` clears them is tried (tidying.py).
+"""
+
+TIDY_ROWS = 150
+"""So many rows more than at first Airflow's tables may hold after that: what happened in its last minute, and since."""
+
+A_ROW_PER_CAMPAIGN = {"asset", "asset_active", "asset_alias_asset"}
+"""Airflow's tables that keep `mailing://campaigns/<id>`: it has no way to delete an asset (docs/reporting.md)."""
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Gauges:
 
     memory: dict[str, list[float]] = field(default_factory=dict)  # MiB, by program with all its offspring
     connections: list[dict[str, int]] = field(default_factory=list)  # by role
-    rows: list[dict[tuple[str, str], int]] = field(default_factory=list)  # by database and table
+    rows: list[dict[str, dict[str, int]]] = field(default_factory=list)  # by database and table
 
     def take(self, world: World) -> None:
         """One of each. A database that is away is left out."""
@@ -59,7 +59,7 @@ class Gauges:
                     self.memory.setdefault(name, []).append(held(state.pid))
         with suppress(psycopg.Error):
             self.connections.append(sessions(world.settings.database_url("postgres")))
-            self.rows.append({**_rows(world, "mailing"), **_rows(world, "airflow")})
+            self.rows.append({database: rows(world.settings, database) for database in ("mailing", "airflow")})
 
 
 @dataclass(frozen=True)
@@ -135,18 +135,29 @@ def boundedness(samples: Sequence[Mapping[str, int]]) -> Judged:
     return Judged("connections, at most", first, last, CONNECTIONS, last <= CONNECTIONS, said)
 
 
-def growth(database: str, table: str, first: int, last: int) -> Judged | None:
-    """A table that grew, and who clears it; None: it did not."""
+def growth(table: str, first: int, last: int) -> Judged | None:
+    """A table of ours that grew, and who clears it; None: it did not."""
     if last - first <= GROWN_ROWS:
         return None
-    cleaned = CLEANED[database].get(table)
+    cleaned = CLEANED.get(table)
     said = cleaned or "nobody clears it"
-    return Judged(f"{database}.{table}", first, last, first + GROWN_ROWS, cleaned is not None, said)
+    return Judged(f"mailing.{table}", first, last, first + GROWN_ROWS, cleaned is not None, said)
+
+
+def tidiness(table: str, first: int, before: int, after: int, campaigns: int) -> Judged | None:
+    """A table of Airflow's that grew until it was tidied up, and whether that cleared it; None: it did not grow."""
+    limit, what = first + TIDY_ROWS, ""
+    if table in A_ROW_PER_CAMPAIGN:
+        limit, what = first + campaigns + 1, ", a row per campaign stays"
+    if before <= limit and after <= limit:
+        return None
+    return Judged(f"airflow.{table}, tidied", first, after, limit, after <= limit, f"{before:,} before{what}")
 
 
 def judge(gauges: Gauges) -> list[Judged]:
-    """Everything that was measured."""
-    grown = [growth(*table, gauges.rows[0].get(table, 0), count) for table, count in sorted(gauges.rows[-1].items())]
+    """Everything that was measured, but for Airflow's tables: they are tidied up first."""
+    first, last = gauges.rows[0]["mailing"], gauges.rows[-1]["mailing"]
+    grown = [growth(table, first.get(table, 0), count) for table, count in sorted(last.items())]
     return [
         *(flatness(f"{name}, MiB", samples) for name, samples in sorted(gauges.memory.items())),
         boundedness(gauges.connections),
@@ -154,15 +165,45 @@ def judge(gauges: Gauges) -> list[Judged]:
     ]
 
 
-def _rows(world: World, database: str) -> dict[tuple[str, str], int]:
+def rows(settings: Settings, database: str) -> dict[str, int]:
     """Rows of each table, a partition's under the name of its whole. Counted, for statistics lag behind."""
-    with psycopg.connect(world.settings.database_url(database), autocommit=True, connect_timeout=5) as connection:
+    with _asking(settings, database) as connection:
         tables = connection.execute(
-            "SELECT c.oid::regclass::text, c.relname FROM pg_class c"
-            " WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relnamespace = 'public'::regnamespace"
+            "SELECT c.oid::regclass::text, c.relname FROM pg_class c WHERE c.relkind IN ('r', 'p')"
+            " AND NOT c.relispartition AND c.relnamespace = 'public'::regnamespace ORDER BY 2"
         ).fetchall()
-        counts = {}
-        for quoted, name in tables:
-            row = connection.execute(f"SELECT count(*) FROM {quoted}").fetchone()  # noqa: S608
-            counts[database, name] = row[0] if row else 0
-        return counts
+        return {name: _count(connection, f"SELECT count(*) FROM {quoted}") for quoted, name in tables}  # noqa: S608
+
+
+def rows_of_campaigns(settings: Settings) -> dict[str, int]:
+    """How many rows of which table Airflow has of campaigns' DAGs. Its log of who did what is no DAG's history."""
+    with _asking(settings, "airflow") as connection:
+        tables = connection.execute(
+            "SELECT attrelid::regclass::text FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid"
+            " WHERE attname = 'dag_id' AND relkind = 'r' AND relname <> 'log'"
+            " AND relnamespace = 'public'::regnamespace"
+        ).fetchall()
+        return {
+            table: _count(connection, f"SELECT count(*) FROM {table} WHERE dag_id ~ '^campaign_[0-9]+$'")  # noqa: S608
+            for (table,) in tables
+        }
+
+
+def living_dags(settings: Settings, seconds: float) -> int:
+    """How many DAGs of campaigns were in their file within these seconds, or still are as Airflow believes."""
+    with _asking(settings, "airflow") as connection:
+        return _count(
+            connection,
+            "SELECT count(*) FROM dag WHERE dag_id ~ '^campaign_[0-9]+$'"
+            " AND (NOT is_stale OR last_parsed_time > now() - make_interval(secs => %s))",
+            seconds,
+        )
+
+
+def _asking(settings: Settings, database: str) -> psycopg.Connection[Any]:
+    return psycopg.connect(settings.database_url(database), autocommit=True, connect_timeout=5)
+
+
+def _count(connection: psycopg.Connection[Any], statement: str, *parameters: Any) -> int:
+    row = connection.execute(statement.encode(), parameters).fetchone()
+    return int(row[0]) if row else 0
