@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ with DAG(
     first >> second
 
 with DAG("waits_for_a_key", schedule=None, is_paused_upon_creation=False, params={"key": Param(type="string")}):
-    CampaignSensor(task_id="wait", key="{{ params.key }}", poke_interval=1)
+    # What fails on a busy machine is a process; what it is to find out, trying again does not hide.
+    CampaignSensor(task_id="wait", key="{{ params.key }}", poke_interval=1, retries=3, retry_delay=timedelta(seconds=1))
 
 with DAG("waits_in_vain", schedule=None, is_paused_upon_creation=False):
     CampaignSensor(task_id="wait", key="nobody launches it", poke_interval=2, timeout=6)
