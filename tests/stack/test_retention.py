@@ -76,9 +76,14 @@ def test_an_old_part_is_told_and_then_dropped_and_its_figures_stay(settings, con
     assert sum(states(connection, old).values()) == before["audience"]
 
     state, done = run(days=30, dry_run=False)
-    assert (state, done["removed"]) == ("success", told["would_go"])
+    assert (state, _without_size(done["removed"])) == ("success", _without_size(told["would_go"]))
     assert states(connection, old) == {}
     assert figures(reader, old) == before
+
+
+def _without_size(parts):
+    """Autovacuum may write a map of free space meanwhile."""
+    return [{name: value for name, value in part.items() if name != "bytes"} for part in parts]
 
 
 def test_an_end_is_told_to_the_webhook_once_and_signed(settings, connection, hook):
