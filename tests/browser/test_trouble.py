@@ -87,7 +87,7 @@ def test_inside_airflows_frame_the_login_opens_in_another_tab_too(visit, connect
     frame.get_by_role("link", name="New campaign").first.click()
     expect(frame.locator("#preview-said")).to_contain_text("Choose a window")  # its scripts are at work
     frame.locator("#text").fill(TEXT)
-    # Whatever the page asks is refused, the preview of what was typed, too: an answer that is well would end the trouble.
+    # Whatever the page asks is refused, the preview of what was typed, too: an answer that is well ends the trouble.
     # (Not by cookies: Airflow's own page around the frame would go to the login itself.)
     page.route(re.compile(r"/(alive|preview)$"), lambda route: route.fulfill(status=401))
     frame.get_by_role("button", name="Save the campaign").click()
