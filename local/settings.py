@@ -23,9 +23,6 @@ HOST = "127.0.0.1"
 MARKER = "MAILING_STACK"
 """Environment variable that tells a stack's processes from all others: its value is the stack's state folder."""
 
-PRELOADED = ["mailing.operators", "airflow.sdk.execution_time.task_runner"]
-"""What a Celery worker imports before its pool forks (docs/decisions/0022-imports-before-forks.md)."""
-
 _LONGEST_SOCKET_PATH = 90  # the kernel takes 104 to 108 bytes, and supervisord binds to a name with its pid added
 
 
@@ -290,7 +287,7 @@ class Settings:
             "CELERY__RESULT_BACKEND": f"db+{self.database_url('airflow', scheme='postgresql+psycopg')}",
             "CELERY__WORKER_CONCURRENCY": str(self.parallelism),
             "CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "86400",
-            "CELERY__EXTRA_CELERY_CONFIG": json.dumps({"imports": PRELOADED}),
+            "CELERY__EXTRA_CELERY_CONFIG": json.dumps({"imports": ["mailing.needed"]}),
             # To wait for a worker's slot is no fault. By default it is one after three times TASK_QUEUED_TIMEOUT, and
             # the task is failed, whatever retries it has. (LocalExecutor is never asked: it cannot take a task back.)
             "SCHEDULER__NUM_STUCK_IN_QUEUED_RETRIES": "1000000",

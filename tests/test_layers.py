@@ -38,8 +38,9 @@ FLOORS = [
     {"outcomes", "exchange", "enrolment", "watch", "scrape", "push", "daily_report", "history"},
     {"posting", "upkeep"},
     {"sender", "triggers", "test_send"},
-    {"operators", "pipelines", "timetable", "cli", "api", "admin", "preload"},
-    {"web"},
+    {"operators", "pipelines", "timetable", "cli", "api", "admin"},
+    {"web", "needed"},
+    {"preload"},
 ]
 FLOOR_OF = {module: number for number, floor in enumerate(FLOORS) for module in floor}
 

@@ -19,6 +19,7 @@ Floors, each importing only from the ones below it (proven by tests/test_layers.
    `daily_report`: what happened on a day; `history`: what Airflow keeps of what is over goes
 8. `posting`: the requests of one task; `upkeep`: what must happen though nobody asks
 9. `sender`: sends one batch; `test_send`: a few, to try; `triggers`: what a task waits for without a worker
-10. faces: `operators`, `pipelines`, `timetable`, `cli`, `api`, `admin`; `preload`: what Airflow imports before it forks
-11. `web`: api and pages in one app
+10. faces: `operators`, `pipelines`, `timetable`, `cli`, `api`, `admin`
+11. `web`: api and pages in one app; `needed`: what tasks are run with
+12. `preload`: has Airflow import that before it forks
 """

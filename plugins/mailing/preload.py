@@ -1,24 +1,15 @@
 """Imports what tasks need before Airflow forks their processes: each shares it then, and none imports it again.
 
-A listener of Airflow's (plugins/mailing_plugin.py). What it gave: docs/decisions/0022-imports-before-forks.md.
+A listener of Airflow's (plugins/mailing_plugin.py); Celery's workers do it by their configuration. What it gave:
+docs/decisions/0022-imports-before-forks.md.
 """
 
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 from typing import Any
 
 from airflow.listeners import hookimpl
-
-NEEDED = (
-    "mailing.operators",
-    "mailing.roster",
-    "airflow.dag_processing.dagbag",
-    "airflow.sdk.execution_time.supervisor",
-    "airflow.sdk.execution_time.task_runner",
-)
-"""What dags/campaigns.py imports, and what runs its tasks."""
 
 FORKING = ("airflow.jobs.scheduler_job_runner", "airflow.jobs.dag_processor_job_runner")
 """What runs the jobs that fork: LocalExecutor's workers, and the processes that parse."""
@@ -31,5 +22,4 @@ def on_starting(component: Any) -> None:
     `component`: the job, which does not know its type yet; what runs it has been imported, though.
     """
     if any(runner in sys.modules for runner in FORKING):
-        for module in NEEDED:
-            import_module(module)
+        from mailing import needed  # noqa: F401
