@@ -55,12 +55,13 @@ class Airflow:
 
     def pss(self) -> int:
         """Bytes that all its processes hold, shared ones by their share; PostgreSQL's sessions, too."""
-        return sum(map(_pss, self._processes()))
-
-    def _processes(self) -> set[psutil.Process]:
-        """Those that bear its marker, and what they started (PostgreSQL's sessions write over their environment)."""
-        found = {process for process in psutil.process_iter() if _marker(process) == str(self.settings.var)}
-        return found.union(*(_children(process) for process in found))
+        # A process that ended, or is nobody's that we may look at, has no figures.
+        found = {process.pid: process for process in psutil.process_iter(["ppid", "environ"])}
+        ours = {
+            pid for pid, each in found.items() if (each.info["environ"] or {}).get(MARKER) == str(self.settings.var)
+        }
+        # PostgreSQL's sessions write over their environment.
+        return sum(_pss(each) for pid, each in found.items() if pid in ours or each.info["ppid"] in ours)
 
 
 @contextmanager
@@ -81,20 +82,6 @@ def whole_stack(folder: Path) -> Iterator[Airflow]:
             yield airflow
     finally:
         stack.clean()
-
-
-def _marker(process: psutil.Process) -> str | None:
-    try:
-        return process.environ().get(MARKER)
-    except psutil.Error:  # it ended, or is nobody's that we may look at
-        return None
-
-
-def _children(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return process.children(recursive=True)
-    except psutil.Error:
-        return []
 
 
 def _pss(process: psutil.Process) -> int:
