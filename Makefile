@@ -6,6 +6,9 @@ BIN := .venv/bin
 # Two at a time: those that share the one whole stack, and all others (tests/conftest.py).
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 READY := .venv/.installed
+# The command line on the stack that runs.
+ON_THE_STACK = $(BIN)/python -m local status >/dev/null || { echo "the stack is not running: make up first" >&2; exit 1; }; \
+  environment="$$($(BIN)/python -m local env)" && eval "$$environment" && $(BIN)/python -m mailing.cli
 # The first of the workers: what is copied to it is where it runs.
 ON_A_WORKER := docker compose exec -T --index 1 worker python -m mailing.cli
 
@@ -67,21 +70,17 @@ bench: $(READY)  ## Measure speed, throttle and memory (some of it: make bench A
 
 import: $(READY)  ## Import clients: make import FILE=clients.csv
 	@test -n "$(FILE)" || { echo "FILE is not set: wanted make import FILE=clients.csv" >&2; exit 2; }
-	@$(BIN)/python -m local status >/dev/null || { echo "the stack is not running: make up first" >&2; exit 1; }
-	@environment="$$($(BIN)/python -m local env)" && eval "$$environment" && $(BIN)/python -m mailing.cli import "$(FILE)"
+	@$(ON_THE_STACK) import "$(FILE)"
 
 export: $(READY)  ## Outcomes of a campaign into a file, .csv or .parquet: make export CAMPAIGN=17 FILE=out.parquet
 	@test -n "$(CAMPAIGN)" && test -n "$(FILE)" || { echo "wanted make export CAMPAIGN=17 FILE=out.parquet (or out.csv)" >&2; exit 2; }
-	@$(BIN)/python -m local status >/dev/null || { echo "the stack is not running: make up first" >&2; exit 1; }
-	@environment="$$($(BIN)/python -m local env)" && eval "$$environment" && $(BIN)/python -m mailing.cli export "$(CAMPAIGN)" "$(FILE)"
+	@$(ON_THE_STACK) export "$(CAMPAIGN)" "$(FILE)"
 
 verify: $(READY)  ## Count the ledger anew, tell where a kept count differs (of one: make verify ARGS='--campaign 17')
-	@$(BIN)/python -m local status >/dev/null || { echo "the stack is not running: make up first" >&2; exit 1; }
-	@environment="$$($(BIN)/python -m local env)" && eval "$$environment" && $(BIN)/python -m mailing.cli verify $(ARGS)
+	@$(ON_THE_STACK) verify $(ARGS)
 
 tidy: $(READY)  ## Remove Airflow's history older than 90 days (make tidy ARGS='--days 30 --dry-run')
-	@$(BIN)/python -m local status >/dev/null || { echo "the stack is not running: make up first" >&2; exit 1; }
-	@environment="$$($(BIN)/python -m local env)" && eval "$$environment" && $(BIN)/python -m mailing.cli tidy $(ARGS)
+	@$(ON_THE_STACK) tidy $(ARGS)
 
 lock: $(READY)  ## Freeze what requirements.txt pulls in into constraints.txt
 	@$(BIN)/uv pip compile --quiet --no-header --no-annotate --upgrade requirements.txt --output-file constraints.txt
