@@ -33,7 +33,7 @@ CROSS JOIN LATERAL (
                    WHEN c.status NOT IN ('finished', 'cancelled') THEN format('campaign %%s is %%s', c.id, c.status)
                    WHEN s.pending + s.sending > 0 THEN
                        format('campaign %%s: messages that are pending or sending: %%s', c.id, s.pending + s.sending)
-                   WHEN c.archived_at IS NULL AND NOT EXISTS (
+                   WHEN NOT EXISTS (
                        SELECT FROM finishes e WHERE e.campaign_id = c.id AND e.finished_at = c.finished_at) THEN
                        format('nobody wrote down how campaign %%s ended: upkeep does', c.id)
                    WHEN c.sending_stop >= now() - make_interval(days => %(days)s) THEN
