@@ -65,7 +65,7 @@ def campaign_dag(campaign: CampaignRow) -> DAG:
                 None,
                 type=["null", "integer"],
                 minimum=1,
-                maximum=100_000,
+                maximum=500_000,
                 title="Batch size",
                 description="Messages per mapped task, for the clients that this run adds. Empty: by their number.",
             )

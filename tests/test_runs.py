@@ -153,11 +153,26 @@ def test_batches_grow_so_that_airflow_can_map_them(connection):
     assert sizes == [26, 26, 26, 25]
 
 
-def test_a_large_audience_gets_larger_batches_rather_than_more(connection):
-    some_clients(connection, 60_000)
+@pytest.mark.parametrize(
+    ("requests_in_flight", "batches"), [(10, 2), (100, 2), (200, 4), (249, 4), (400, 8), (10_000, 8)]
+)
+def test_a_large_audience_gets_larger_batches_rather_than_more_than_its_gateway_keeps_busy(
+    connection, requests_in_flight, batches
+):
+    some_clients(connection, 41_000)
+    connection.execute("UPDATE gateways SET requests_in_flight = %s", (requests_in_flight,))
     campaign_id = a_campaign(connection)
     opening = select(connection, campaign_id)
-    assert [messages.batch(connection, campaign_id, number).size for number in opening.batches] == [7_500] * 8
+    sizes = [messages.batch(connection, campaign_id, number).size for number in opening.batches]
+    assert sizes == [41_000 // batches] * batches
+
+
+def test_an_audience_of_a_few_batches_is_not_divided_further(connection):
+    some_clients(connection, 5_001)
+    connection.execute("UPDATE gateways SET requests_in_flight = 10000")
+    campaign_id = a_campaign(connection)
+    opening = select(connection, campaign_id)
+    assert [messages.batch(connection, campaign_id, number).size for number in opening.batches] == [5_000, 1]
 
 
 def test_before_its_start_a_campaign_opens_nothing(connection):

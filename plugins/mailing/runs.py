@@ -20,9 +20,13 @@ SQL = db.queries("runs")
 BATCH_SIZE = 5_000
 """Messages per mapped task, at least: a task costs half a second of a core, so it should carry seconds of sending."""
 
-BATCHES, LARGEST_BATCH = 8, 50_000
-"""An audience that would make more batches gets larger ones, up to this size: so many tasks at a time are faster than
-any gateway, and more of them only cost (docs/decisions/0020)."""
+FEWEST_BATCHES, MOST_BATCHES, BATCH_IN_FLIGHT = 2, 8, 50
+"""An audience that would make more batches than one for so many requests in flight of its gateway gets larger ones, of
+which there are at least the fewest and at most the most: tasks share the requests in flight, and one with a small share
+goes to the ledger more often for each message (docs/decisions/0020)."""
+
+LARGEST_BATCH = 500_000
+"""Messages of a batch, at most: to look for what is left of it, its rows are read (60 ms)."""
 
 MAX_BATCHES = 1_000
 """Airflow's limit of a mapping is 1,024; a large audience gets larger batches instead."""
@@ -66,7 +70,8 @@ def select_audience(
 ) -> Opening:
     """Open the campaign: those who match its filter enter the ledger, and the batches to send are named.
 
-    `batch_size`: messages of a batch; None: BATCH_SIZE to LARGEST_BATCH, by the number of those who join.
+    `batch_size`: messages of a batch; None: BATCH_SIZE to LARGEST_BATCH, by the number of those who join and by their
+    gateway's requests in flight.
 
     Running it again adds nobody twice. A `snapshot` audience is taken once, when the campaign opens; `newcomers` asks
     for those who match by now (a run that a person triggered). Once the window is over there is nothing to send: the
@@ -145,7 +150,9 @@ def _enrol(
         "campaign_id": campaign_id,
         "batch_size": batch_size or BATCH_SIZE,
         "largest_batch": batch_size or LARGEST_BATCH,
-        "batches": BATCHES,
+        "fewest_batches": FEWEST_BATCHES,
+        "most_batches": MOST_BATCHES,
+        "batch_in_flight": BATCH_IN_FLIGHT,
         "max_batches": max(1, free),
         "is_late": is_late,
     }
