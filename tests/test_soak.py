@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 
-import psutil
 import psycopg
 import pytest
 
@@ -15,12 +14,12 @@ from tests.soak.gauges import (
     CLEANED,
     CONNECTIONS,
     GROWN_ROWS,
-    MIB,
     TIDY_ROWS,
     boundedness,
     flatness,
     growth,
     held,
+    offspring,
     sessions,
     tidiness,
 )
@@ -30,29 +29,19 @@ import subprocess, sys
 lines = "import os; x = bytearray(b'x') * (64 << 20); os.write(1, b'r'); input()"
 subprocess.Popen([sys.executable, "-c", lines]).wait()
 """
-A_FORK = """
-import os, sys
-shared = bytearray(b"x") * (64 << 20)
-for _ in range(3):
-    if not os.fork():
-        break
-os.write(1, b"r")
-sys.stdin.read()
-"""
 
 
 @pytest.fixture
 def program():
-    """Starts a Python program of these lines, and returns once it, or so many of its processes, are ready."""
+    """Starts a Python program of these lines, and returns once it is ready."""
     started = []
 
-    def start(lines, ready=1):
+    def start(lines):
         process = subprocess.Popen(
             [sys.executable, "-c", lines], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )
         started.append(process)
-        for _ in range(ready):
-            assert process.stdout.read(1) == b"r"
+        assert process.stdout.read(1) == b"r"
         return process.pid
 
     yield start
@@ -61,32 +50,52 @@ def program():
         process.communicate()
 
 
-def test_memory_of_a_program_is_that_of_its_offspring_too(program):
+def test_memory_of_a_program_is_told_of_each_of_its_offspring(program):
     pid = program(A_PARENT)
-    assert psutil.Process(pid).memory_info().rss / MIB < 64
-    assert held(pid) > 64
+    found = {process: held_mib for (process, _), held_mib in held(pid).items()}
+    assert len(found) == 2
+    assert found.pop(pid) < 64 < found.popitem()[1] < 128
 
 
-def test_memory_that_processes_share_counts_once(program):
-    pid = program(A_FORK, ready=4)
-    assert 64 < held(pid) < 128
+def of_one(*figures):
+    return [{(1, 0.0): each} for each in figures]
 
 
 def test_memory_is_flat_where_it_rose_only_while_the_process_began():
-    assert flatness("x", [100.0] * 5 + [180.0] * 15).is_well
-    assert not flatness("x", [100.0 + 10 * nth for nth in range(40)]).is_well
+    assert flatness("x", of_one(*[100.0] * 5, *[180.0] * 15)).is_well
+    assert not flatness("x", of_one(*[100.0 + 10 * nth for nth in range(40)])).is_well
 
 
 def test_a_single_peak_is_no_growth():
-    assert flatness("x", [200.0] * 19 + [900.0]).is_well
+    assert flatness("x", of_one(*[200.0] * 19, 900.0)).is_well
 
 
 def test_tasks_that_come_and_go_are_no_growth_and_hide_none():
-    few, many = [300.0, 300.0, 360.0, 300.0] * 15, [300.0, 480.0, 540.0, 540.0] * 15
-    assert flatness("x", few + many).is_well
-    assert flatness("x", few + many).said == "at most 540, with what ran for a moment"
-    assert not flatness("x", [held + 2 * nth for nth, held in enumerate(few + many)]).is_well
-    assert not flatness("x", many[:30] + [held + 2 * nth for nth, held in enumerate(many + few[:30])]).is_well
+    def with_tasks(figures):
+        return [
+            {(1, 0.0): each} | {(2 + nth * 10 + task, float(nth)): 120.0 for task in range(8 * nth // 40)}
+            for nth, each in enumerate(figures)
+        ]
+
+    flat = flatness("x", with_tasks([300.0] * 40))
+    assert (flat.first, flat.last, flat.is_well) == (300.0, 300.0, True)
+    assert flat.said == "of 1 that lasted; 1,140 at most, with what ran for a moment"
+    assert not flatness("x", with_tasks([300.0 + 3 * nth for nth in range(40)])).is_well
+    assert offspring("x", with_tasks([300.0] * 40)).is_well
+
+
+def test_what_leaks_in_one_of_its_children_is_growth_of_the_program():
+    assert not flatness("x", [{(1, 0.0): 100.0, (2, 0.0): 50.0 + 2 * nth} for nth in range(40)]).is_well
+
+
+def test_a_program_of_which_nothing_lasted_is_not_well():
+    assert not flatness("x", [{(nth, float(nth)): 100.0} for nth in range(40)]).is_well
+
+
+def test_children_that_never_end_are_growth():
+    samples = [{(pid, 0.0): 1.0 for pid in range(1 + nth)} for nth in range(40)]
+    judged = offspring("x", samples)
+    assert (judged.first, judged.last, judged.is_well) == (12, 32, False)
 
 
 @pytest.mark.parametrize(("most", "is_well"), [(CONNECTIONS, True), (CONNECTIONS + 1, False)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -16,8 +15,12 @@ from tests.chaos.world import World
 
 MIB = 2**20
 
-FLAT_SHARE, FLAT_MIB = 1.15, 24.0
-"""A program is flat if in the last quarter it holds no more than the second quarter's times this, and this on top."""
+FLAT_SHARE, FLAT_MIB = 1.05, 24.0
+"""A program is flat if what lasts of it holds in the last quarter no more than the second quarter's times this,
+and this on top."""
+
+MORE_PROCESSES = 10
+"""So many processes more than in the second quarter a program may have all through the last: eight tasks, and two."""
 
 CONNECTIONS = 120
 """At most so many sessions of PostgreSQL, of 200: eight tasks, Airflow's pools, ours, and these measures."""
@@ -43,11 +46,15 @@ A_ROW_PER_CAMPAIGN = {"asset", "asset_active", "asset_alias_asset"}
 """Airflow's tables that keep `mailing://campaigns/<id>`: it has no way to delete an asset (docs/reporting.md)."""
 
 
+Holding = Mapping[tuple[int, float], float]
+"""MiB of anonymous memory of a process and its offspring at one moment, each by its pid and when it began."""
+
+
 @dataclass
 class Gauges:
     """Every figure by its name, in the order they were taken."""
 
-    memory: dict[str, list[float]] = field(default_factory=dict)  # MiB, by program with all its offspring
+    memory: dict[str, list[Holding]] = field(default_factory=dict)  # by program
     connections: list[dict[str, int]] = field(default_factory=list)  # by role
     rows: list[dict[str, dict[str, int]]] = field(default_factory=list)  # by database and table
 
@@ -74,43 +81,46 @@ class Judged:
     said: str = ""
 
 
-def held(pid: int) -> float:
-    """MiB that a process and all its offspring hold together. Raises psutil.Error where there is no such process.
+def held(pid: int) -> Holding:
+    """What a process and all its offspring hold for themselves. Raises psutil.Error where there is no such process.
 
-    Of pages that processes share, each counts its part (PSS): those of a fork would count for each child otherwise.
-    Shared memory is left out: PostgreSQL's buffers fill up to `shared_buffers`, and no further.
+    Anonymous memory: files they map are the kernel's to drop, and shared memory is PostgreSQL's buffers, which fill up
+    to `shared_buffers`, and no further.
     """
-    parent = psutil.Process(pid)
-    return sum(_held_alone(process) for process in [parent, *parent.children(recursive=True)])
+    parent, found = psutil.Process(pid), {}
+    for process in (parent, *parent.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile, as tasks and parsers do all the time
+            memory = process.memory_info()
+            found[process.pid, process.create_time()] = (memory.rss - memory.shared) / MIB
+    return found
 
 
-def _held_alone(process: psutil.Process) -> float:
-    """0 for one that has ended meanwhile, as tasks and the DAG processor's children do all the time."""
-    try:
-        lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
-    except PermissionError:
-        # Airflow hides its tasks' memory from all but root. What they share with a fork counts for each of them then.
-        with suppress(psutil.Error):
-            said = process.memory_info()
-            return float(said.rss - said.shared) / MIB
-    except (FileNotFoundError, ProcessLookupError):
-        pass
-    else:
-        kib = [int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_File:"))]
-        return sum(kib) / 1024
-    return 0.0
+def flatness(name: str, samples: Sequence[Holding]) -> Judged:
+    """Whether those processes that were there all through the second quarter and the last hold no more than they did.
 
-
-def flatness(name: str, samples: Sequence[float]) -> Judged:
-    """Whether the floor of the last quarter lies within the allowance of the second's; the first one warms up.
-
-    The floor, for tasks and other children of a moment only ever add to a sample: what a program never gives back,
-    children that never end among it, is in its lowest samples, too. How many tasks run just then is not.
+    The first quarter warms up. Tasks and other children of a moment are left out; their number is `offspring`'s.
     """
-    quarter = max(1, len(samples) // 4)
-    first, last = _floor(samples[quarter : 2 * quarter] or samples), _floor(samples[-quarter:])
+    early, late = _quarters(samples)
+    lasting = set.intersection(*(set(each) for each in (*early, *late)))
+    first, last = (_floor([sum(each[one] for one in lasting) for each in part]) for part in (early, late))
     limit = first * FLAT_SHARE + FLAT_MIB
-    return Judged(name, first, last, limit, last <= limit, f"at most {max(samples):,.0f}, with what ran for a moment")
+    most = max(sum(each.values()) for each in samples)
+    said = f"of {len(lasting)} that lasted; {most:,.0f} at most, with what ran for a moment"
+    return Judged(f"{name}, MiB", first, last, limit, bool(lasting) and last <= limit, said)
+
+
+def offspring(name: str, samples: Sequence[Holding]) -> Judged:
+    """Whether children come and go: those that never end are in the lowest samples, too."""
+    early, late = _quarters(samples)
+    first, last = (_floor([len(each) for each in part]) for part in (early, late))
+    limit = first + MORE_PROCESSES
+    return Judged(f"{name}, processes", first, last, limit, last <= limit, f"{max(map(len, samples))} at most")
+
+
+def _quarters(samples: Sequence[Holding]) -> tuple[Sequence[Holding], Sequence[Holding]]:
+    """The second and the last, or all twice where there are less than four."""
+    quarter = len(samples) // 4
+    return (samples[quarter : 2 * quarter], samples[-quarter:]) if quarter else (samples, samples)
 
 
 def _floor(samples: Sequence[float]) -> float:
@@ -159,7 +169,7 @@ def judge(gauges: Gauges) -> list[Judged]:
     first, last = gauges.rows[0]["mailing"], gauges.rows[-1]["mailing"]
     grown = [growth(table, first.get(table, 0), count) for table, count in sorted(last.items())]
     return [
-        *(flatness(f"{name}, MiB", samples) for name, samples in sorted(gauges.memory.items())),
+        *(judged(name, samples) for name, samples in sorted(gauges.memory.items()) for judged in (flatness, offspring)),
         boundedness(gauges.connections),
         *(each for each in grown if each),
     ]
