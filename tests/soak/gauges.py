@@ -85,7 +85,7 @@ def held(pid: int) -> Holding:
     """What a process and all its offspring hold for themselves. Raises psutil.Error where there is no such process.
 
     Anonymous memory: files they map are the kernel's to drop, and shared memory is PostgreSQL's buffers, which fill up
-    to `shared_buffers`, and no further.
+    to `shared_buffers`, and no further. What a fork still shares with its parent counts for both.
     """
     parent, found = psutil.Process(pid), {}
     for process in (parent, *parent.children(recursive=True)):
