@@ -205,6 +205,13 @@ def test_the_image_of_our_services_bears_our_version():
     assert {SERVICES[name]["image"] for name in AIRFLOWS} == {f"mailing-service:{version}"}
 
 
+def test_one_service_builds_the_image_for_all():
+    """Compose labels what it builds by the service: with several, the tag would go to any of them at each build."""
+    ours = {name for name, service in SERVICES.items() if service["image"].startswith("mailing-service:")}
+    assert {name for name in ours if "build" in SERVICES[name]} == {"init"}
+    assert {SERVICES[name]["pull_policy"] for name in ours} == {"never"}
+
+
 def test_the_dockerfile_stands_on_the_airflow_and_python_that_the_tests_ran_with():
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     requirements = (ROOT / "requirements.txt").read_text(encoding="utf-8")
