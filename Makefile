@@ -89,7 +89,7 @@ lock: $(READY)  ## Freeze what requirements.txt pulls in into constraints.txt
 env:  ## Write .env with random secrets for docker-compose.yaml, or fill in what is empty in the one that is there
 	@$(PYTHON) -m local.cluster_env
 
-compose-up: env  ## Start the cluster, without simulator and demo (two workers: make compose-up ARGS='--scale worker=2')
+compose-up: env  ## Start the cluster, without simulator and demo (two workers: MAILING_WORKERS=2 in .env)
 	@COMPOSE_PROFILES= docker compose up --build --detach --wait $(ARGS)
 
 compose-down:  ## Stop it, scheduler and workers first: their tasks go on at the next start; the data stay
