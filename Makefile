@@ -10,7 +10,8 @@ READY := .venv/.installed
 ON_THE_STACK = $(BIN)/python -m local status >/dev/null || { echo "the stack is not running: make up first" >&2; exit 1; }; \
   environment="$$($(BIN)/python -m local env)" && eval "$$environment" && $(BIN)/python -m mailing.cli
 # The first of the workers: what is copied to it is where it runs.
-ON_A_WORKER := docker compose exec -T --index 1 worker python -m mailing.cli
+IN_A_WORKER := docker compose exec -T --index 1 worker
+ON_A_WORKER := $(IN_A_WORKER) python -m mailing.cli
 
 # Where it is set (many images do), Airflow would compile itself anew at each start.
 export PYTHONDONTWRITEBYTECODE :=
@@ -88,7 +89,7 @@ lock: $(READY)  ## Freeze what requirements.txt pulls in into constraints.txt
 env:  ## Write .env with random secrets for docker-compose.yaml, or fill in what is empty in the one that is there
 	@$(PYTHON) -m local.cluster_env
 
-compose-up: env  ## Start the cluster, without simulator and demo (two workers: make compose-up ARGS='--scale worker=2')
+compose-up: env  ## Start the cluster, without simulator and demo (two workers: MAILING_WORKERS=2 in .env)
 	@COMPOSE_PROFILES= docker compose up --build --detach --wait $(ARGS)
 
 compose-down:  ## Stop it, scheduler and workers first: their tasks go on at the next start; the data stay
@@ -105,15 +106,17 @@ compose-status:  ## What runs of the cluster, and how it feels
 compose-logs:  ## Follow the cluster's logs (of one service: make compose-logs SERVICE=worker)
 	@docker compose --profile demo logs --follow $(SERVICE)
 
+# By a pipe, for `docker compose cp` keeps owner and mode: a list that only its owner may read the worker could not read.
 compose-import:  ## Import clients on the cluster: make compose-import FILE=clients.csv
 	@test -n "$(FILE)" || { echo "FILE is not set: wanted make compose-import FILE=clients.csv" >&2; exit 2; }
-	@docker compose cp --index 1 "$(FILE)" "worker:/opt/airflow/imports/$(notdir $(FILE))"
+	@$(IN_A_WORKER) sh -c 'rm -f "$$0" && cat > "$$0"' "/opt/airflow/imports/$(notdir $(FILE))" < "$(FILE)"
 	@$(ON_A_WORKER) import "/opt/airflow/imports/$(notdir $(FILE))"
 
 compose-export:  ## As make export, from the cluster: make compose-export CAMPAIGN=17 FILE=out.parquet
 	@test -n "$(CAMPAIGN)" && test -n "$(FILE)" || { echo "wanted make compose-export CAMPAIGN=17 FILE=out.parquet (or out.csv)" >&2; exit 2; }
 	@$(ON_A_WORKER) export "$(CAMPAIGN)" "/tmp/$(notdir $(FILE))"
-	@docker compose cp --index 1 "worker:/tmp/$(notdir $(FILE))" "$(FILE)"
+	@docker compose cp --index 1 "worker:/tmp/$(notdir $(FILE))" "$(FILE)"; code=$$?; \
+	  $(IN_A_WORKER) rm "/tmp/$(notdir $(FILE))"; exit $$code
 
 compose-verify:  ## As make verify, on the cluster
 	@$(ON_A_WORKER) verify $(ARGS)

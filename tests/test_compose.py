@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -156,6 +157,19 @@ def test_compose_names_the_variable_that_the_example_leaves_empty(config):
     assert "is not set, run `make env`" in ran.stderr
 
 
+def test_two_lines_of_the_env_file_open_the_cluster_to_other_hosts(config, tmp_path):
+    """In the file, for a command that did not know them would close the ports again."""
+    assert cluster_env.main([str(tmp_path / "env")]) == 0
+    text = (tmp_path / "env").read_text(encoding="utf-8")
+    (tmp_path / "env").write_text(re.sub(r"^#(?=COMPOSE_FILE=|CLUSTER_BIND=)", "", text, flags=re.MULTILINE))
+    ran = config(tmp_path / "env", "--format", "json")
+    assert ran.returncode == 0, ran.stderr
+    services = json.loads(ran.stdout)["services"].items()
+    ports = {(name, each["host_ip"]): each["published"] for name, one in services for each in one.get("ports", [])}
+    there = {("postgres", "10.0.0.5"): "5432", ("redis", "10.0.0.5"): "6379", ("api-server", "10.0.0.5"): "8080"}
+    assert ports == there | {("api-server", "127.0.0.1"): "8080", ("gateway", "127.0.0.1"): "8090"}
+
+
 def test_the_cluster_sets_all_that_the_embedded_stack_sets(embedded):
     ours = SERVICES["scheduler"]["environment"] | {"MAILING_PARALLELISM": ""}  # for compose, not for the containers
     assert set(embedded) - set(ours) == set()
@@ -203,6 +217,13 @@ def test_the_image_of_our_services_bears_our_version():
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     version = re.search(r'^version = "(.+)"$', project, re.MULTILINE)[1]
     assert {SERVICES[name]["image"] for name in AIRFLOWS} == {f"mailing-service:{version}"}
+
+
+def test_one_service_builds_the_image_for_all():
+    """Compose labels what it builds by the service: with several, the tag would go to any of them at each build."""
+    ours = {name for name, service in SERVICES.items() if service["image"].startswith("mailing-service:")}
+    assert {name for name in ours if "build" in SERVICES[name]} == {"init"}
+    assert {SERVICES[name]["pull_policy"] for name in ours} == {"never"}
 
 
 def test_the_dockerfile_stands_on_the_airflow_and_python_that_the_tests_ran_with():
