@@ -67,7 +67,7 @@ def campaign_dag(campaign: CampaignRow) -> DAG:
                 minimum=1,
                 maximum=500_000,
                 title="Batch size",
-                description="Messages per mapped task, for the clients that this run adds. Empty: by their number.",
+                description="Messages per mapped task, for whom this run adds. Empty: by their number and gateway.",
             )
         },
     ) as dag:

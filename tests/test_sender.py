@@ -23,6 +23,7 @@ from local.simulator import running_simulator
 from mailing import campaigns, db, gateways, messages, runs
 from mailing.breaker import RAMP_FROM, TOLERANCE
 from mailing.errors import NotFound
+from mailing.exchange import HOURS_SLICE
 from mailing.sender import BatchSender, Stopped
 from tests.builders import (
     a_campaign,
@@ -35,7 +36,7 @@ from tests.builders import (
     states,
 )
 from tests.conftest import ROOT, point_gateway_to
-from tests.waiting import in_a_thread, wait_until
+from tests.waiting import in_a_thread, wait_until, waiting_for_locks
 
 
 def send(campaign_id, number=1):
@@ -720,6 +721,26 @@ def test_a_zone_that_opens_later_is_left_for_later(connection, gateway):
     assert 590 < send(campaign_id).wake_in_s < 602
     assert {(row["state"], row["reason"]) for row in ledger(connection, campaign_id)} == {("pending", "local_hours")}
     assert gateway.arrivals() == []
+
+
+def test_a_large_batch_is_told_to_wait_slice_by_slice(connection, gateway):
+    """So that whoever would pause the campaign waits for one of them."""
+    campaign_id, _ = an_open_campaign(connection, clients=HOURS_SLICE + 1, batch_size=2 * HOURS_SLICE)
+    local_from, local_to = hours_in("UTC", 600, 3600)
+    campaigns.edit(connection, campaign_id, actor="anna", local_from=local_from, local_to=local_to)
+
+    def told():
+        return connection.execute("SELECT count(*) AS n FROM messages WHERE reason = 'local_hours'").fetchone()["n"]
+
+    with db.connect() as other:
+        other.execute("SELECT FROM messages WHERE id = (SELECT max(id) FROM messages) FOR UPDATE")
+        with sending(campaign_id) as results:
+            wait_until(lambda: waiting_for_locks(connection))
+            assert told() == HOURS_SLICE
+            other.rollback()
+
+    assert told() == HOURS_SLICE + 1
+    assert 580 < results[0].wake_in_s < 602
 
 
 def test_local_hours_that_are_set_in_mid_send_count_within_seconds(connection, gateway):

@@ -18,6 +18,9 @@ from mailing.local_hours import LocalHours, Span, spans
 from mailing.messages import Batch, Claim, Outcome, Outlook, Terms
 from mailing.window import LAST_CALL
 
+HOURS_SLICE = 20_000
+"""So many messages (ids) are told at once to wait for local hours: so long their campaign is locked."""
+
 
 @dataclass(slots=True)
 class Granted:
@@ -210,15 +213,21 @@ class Exchange:
             self._follow_hours()
 
     def _follow_hours(self) -> None:
-        """In a transaction of its own: it locks the campaign, whose editor may wait for messages that we hold."""
+        """In transactions of their own: they lock the campaign, whose editor may wait for messages that we hold.
+
+        A slice of the batch each, for whoever would pause the campaign meanwhile waits as long as one takes.
+        """
         hours = self._hours = self.terms.local_hours
-        self._zones = None
-        with self._connection.transaction():
-            if hours is not None:
+        self._zones, self._zones_until, until_next = None, 0.0, 0.0  # to be done again if it is cut off
+        if hours is not None:
+            with self._connection.transaction():
                 now, zones = messages.zones_of_batch(self._connection, self._campaign_id, self.batch)
-                self._zones = spans(hours, zones, now)
-                self._zones_until = time.monotonic() + _until_next_edge(self._zones.values(), now)
-            messages.follow_local_hours(self._connection, self._campaign_id, self.batch, self.terms, self._zones)
+            self._zones = spans(hours, zones, now)
+            until_next = time.monotonic() + _until_next_edge(self._zones.values(), now)
+        for part in self.batch.parts(HOURS_SLICE):
+            with self._connection.transaction():
+                messages.follow_local_hours(self._connection, self._campaign_id, part, self.terms, self._zones)
+        self._zones_until = until_next
 
     def reconnect(self, known: Callable[[], Iterable[int]]) -> None:
         """Take a new connection if the old one is lost. `known`: the ids that this task has claimed and knows of.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, time, timedelta
 from operator import attrgetter
 from typing import Any
@@ -40,6 +40,11 @@ class Batch:
     def id_range(self) -> dict[str, int]:
         """The range as parameters of a statement."""
         return {"first_id": self.first_id, "last_id": self.last_id}
+
+    def parts(self, size: int) -> Iterator[Batch]:
+        """The same range in parts of so many ids, in order; of `size` and place the parts have the whole's."""
+        for first_id in range(self.first_id, self.last_id + 1, size):
+            yield replace(self, first_id=first_id, last_id=min(self.last_id, first_id + size - 1))
 
     @property
     def label(self) -> str:

@@ -218,10 +218,10 @@ class FollowAudienceOperator(SendingOperator):
         next_look = Wait(FOLLOW_S, "looks for latecomers then")
         for number in batches:
             _, wait, _ = await self.send(context, number)
-            if self._is_dag_paused or self._is_turn_over or self._is_killed:
-                break
             if wait is not None and wait.seconds < next_look.seconds:
                 next_look = wait
+            if self._is_dag_paused or self._is_turn_over or self._is_killed:
+                break
         with db.transaction() as connection:
             updated = runs.updated(connection, self.campaign_id)
         self.wait(next_look, updated)  # never longer than until the next look

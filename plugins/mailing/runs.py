@@ -22,8 +22,8 @@ BATCH_SIZE = 5_000
 
 FEWEST_BATCHES, MOST_BATCHES, BATCH_IN_FLIGHT = 2, 8, 50
 """An audience that would make more batches than one for so many requests in flight of its gateway gets larger ones, of
-which there are at least the fewest and at most the most: tasks share the requests in flight, and one with a small share
-goes to the ledger more often for each message (docs/decisions/0020)."""
+which there are at least the fewest and at most the most (and one for each LARGEST_BATCH): tasks share the requests in
+flight, and one with a small share goes to the ledger more often for each message (docs/decisions/0020)."""
 
 LARGEST_BATCH = 500_000
 """Messages of a batch, at most: to look for what is left of it, its rows are read (60 ms)."""
@@ -144,7 +144,7 @@ def _enrol(
 ) -> int:
     """`free`: of what one run can map, how many batches are not taken by what is unfinished already.
 
-    `batch_size`: messages of a batch; None: by the number of those who join.
+    `batch_size`: messages of a batch; None: by the number of those who join and their gateway's requests in flight.
     """
     parameters = {
         "campaign_id": campaign_id,

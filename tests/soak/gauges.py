@@ -47,7 +47,7 @@ A_ROW_PER_CAMPAIGN = {"asset", "asset_active", "asset_alias_asset"}
 
 
 Holding = Mapping[tuple[int, float], float]
-"""MiB of anonymous memory of a process and its offspring at one moment, each by its pid and when it began."""
+"""MiB of anonymous memory of a process and its offspring at one moment, by pid and seconds from boot to its start."""
 
 
 @dataclass
@@ -87,11 +87,11 @@ def held(pid: int) -> Holding:
     Anonymous memory: files they map are the kernel's to drop, and shared memory is PostgreSQL's buffers, which fill up
     to `shared_buffers`, and no further. What a fork still shares with its parent counts for both.
     """
-    parent, found = psutil.Process(pid), {}
+    parent, found, booted = psutil.Process(pid), {}, psutil.boot_time()  # both times move when the clock is set
     for process in (parent, *parent.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):  # it has ended meanwhile, as tasks and parsers do all the time
             memory = process.memory_info()
-            found[process.pid, process.create_time()] = (memory.rss - memory.shared) / MIB
+            found[process.pid, round(process.create_time() - booted, 2)] = (memory.rss - memory.shared) / MIB
     return found
 
 
