@@ -120,10 +120,8 @@ class Database:
     def add_ledger(self, campaigns_wanted: int, messages: int) -> None:
         """So many campaigns of so many messages each, sent over an hour of yesterday; counts as upkeep leaves them.
 
-        In slices: a trigger of a statement holds all rows that it wrote. The counts are vacuumed after each campaign,
-        as autovacuum does each minute: with all of them written first, their tables would keep pages of nothing.
+        In slices: a trigger of a statement holds all rows that it wrote.
         """
-        counts = ("state_counts", "time_counts", "operator_counts")
         now = datetime.now(UTC)
         for _ in range(campaigns_wanted):
             campaign_id = campaigns.create(
@@ -135,11 +133,7 @@ class Database:
                 span = {"campaign_id": campaign_id, "first": first, "last": last}
                 self._connection.execute(_ADD_MESSAGES, span)
             runs.fold_counts(self._connection, campaign_id)
-            self._vacuum(*counts)
-        self._vacuum("messages", "campaigns")
-
-    def _vacuum(self, *tables: str) -> None:
-        for table in tables:
+        for table in ("messages", "state_counts", "time_counts", "operator_counts", "campaigns"):
             self._connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(sql.Identifier(table)))
 
     @property
