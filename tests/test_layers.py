@@ -15,7 +15,18 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "plugins" / "mailing"
 FLOORS = [
     {"errors"},
-    {"window", "local_hours", "throttle", "breaker", "replies", "phone", "segments", "metric_list", "csv_rows"},
+    {
+        "window",
+        "local_hours",
+        "throttle",
+        "breaker",
+        "replies",
+        "phone",
+        "segments",
+        "metric_list",
+        "csv_rows",
+        "background_log",
+    },
     {"db", "models", "client_file"},
     {"migrate", "audit", "pool", "listing", "idempotency", "problems"},
     {"tags", "gate", "headers", "poke", "campaign_rows"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from datetime import timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
 from local.settings import free_port
@@ -37,6 +39,8 @@ from tests.builders import (
 )
 from tests.conftest import ROOT, point_gateway_to
 from tests.waiting import in_a_thread, wait_until, waiting_for_locks
+
+PAGE = 4_096
 
 
 def send(campaign_id, number=1):
@@ -938,3 +942,35 @@ def test_a_token_that_expires_soon_or_is_refused_is_told_with_its_gateway_and_co
     assert [event for event in lines if "expires" in event]
     assert [event for event in lines if "refuses the token" in event]
     assert token not in str(logs)
+
+
+@contextmanager
+def a_log_of_one_page():
+    """What is logged goes into a pipe of one page, as a task's log goes to its supervisor. Yields the end to read."""
+    read, write = os.pipe()
+    fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, PAGE)
+    before = structlog.get_config()
+    with open(write, "w", encoding="utf-8", buffering=1) as log, open(read, encoding="utf-8") as lines:
+        structlog.configure(
+            processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()],
+            logger_factory=structlog.WriteLoggerFactory(log),
+            cache_logger_on_first_use=False,
+        )
+        try:
+            yield lines
+        finally:
+            structlog.configure(**before)
+
+
+def test_a_log_that_nobody_reads_costs_no_message_its_certainty_and_no_line(connection, gateway):
+    """While Airflow's API server is away, supervisors do not read what their tasks log: its pipe fills up."""
+    gateway.set(shares={"400": 1.0})
+    campaign_id, _ = an_open_campaign(connection, clients=300)
+
+    with a_log_of_one_page() as lines, in_a_thread(lambda: send(campaign_id)):
+        wait_until(lambda: states(connection, campaign_id) == {"failed": 300})
+        wait_until(lambda: connection.execute("SELECT * FROM leases").fetchall() == [])
+        expiry, *said = [json.loads(lines.readline()) for _ in range(1 + 300)]
+
+    assert "token expires" in expiry["event"]
+    assert {line["message_id"] for line in said} == {row["id"] for row in ledger(connection, campaign_id)}

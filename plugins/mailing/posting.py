@@ -10,9 +10,8 @@ import random
 import time
 from collections import Counter, deque
 
-from structlog.typing import FilteringBoundLogger
-
 from mailing import outcomes
+from mailing.background_log import BackgroundLog
 from mailing.breaker import Report
 from mailing.exchange import Exchange, Granted
 from mailing.gateway import Gateway
@@ -29,7 +28,7 @@ class Posting:
     `news` is set when enough outcomes have come for a look, when nothing is in flight any more, or when `broken` is.
     """
 
-    def __init__(self, exchange: Exchange, log: FilteringBoundLogger) -> None:
+    def __init__(self, exchange: Exchange, log: BackgroundLog) -> None:
         self._exchange = exchange
         self._log = log
         self._rng = random.Random()  # noqa: S311 - spreads retries, guards nothing
@@ -138,7 +137,7 @@ class Posting:
             attempt = await gateway.post(claim, timeout_s)
         except Exception as error:
             # A fault of ours must cost this one message its certainty, and no other.
-            self._log.exception("unforeseen", message_id=claim.id, client_id=claim.client_id)
+            self._log.error("unforeseen", message_id=claim.id, client_id=claim.client_id, exc_info=error)
             return outcomes.unforeseen(claim, error)
         outcomes.note(self.met, attempt)
         self.is_answered = self.is_answered or attempt.status_code is not None

@@ -20,6 +20,7 @@ import structlog
 from airflow.sdk.observability import stats
 
 from mailing import breaker, db, outcomes
+from mailing.background_log import BackgroundLog
 from mailing.breaker import Report
 from mailing.errors import InvalidInput, MailingError
 from mailing.exchange import Exchange, Granted
@@ -79,7 +80,8 @@ class BatchSender:
         *,
         is_probe: bool = False,
     ) -> None:
-        self._log = structlog.get_logger(__name__).bind(campaign_id=campaign_id, batch=number)
+        log = structlog.get_logger(__name__).bind(campaign_id=campaign_id, batch=number)
+        self._log = BackgroundLog(log)
         self._name = f"campaign {campaign_id}, batch {number}"
         self._exchange = Exchange(campaign_id, number, connect, is_probe=is_probe)
         self._posting = Posting(self._exchange, self._log)
@@ -112,6 +114,7 @@ class BatchSender:
             left = [outcome for _, outcome in self._posting.outcomes]
             with suppress(psycopg.Error):
                 await asyncio.to_thread(self._exchange.end, left, clean=clean)
+            await asyncio.to_thread(self._log.close)  # last: whatever may depend on it is written
         if self._stopped_at:
             raise Stopped(f"{self._name}: told to stop; {result.said}")
         return result
