@@ -1,0 +1,61 @@
+"""What a campaign's tasks decide, against a real ledger and a real HTTP server; tests/stack has them run by Airflow."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from types import SimpleNamespace
+
+import pytest
+from airflow.sdk.exceptions import TaskDeferred
+
+from mailing.operators import FOLLOW_S, PAUSE_POLL_S, FollowAudienceOperator, SendBatchOperator
+from mailing.triggers import CampaignTrigger
+from tests.builders import an_open_campaign, now, some_clients, states
+
+
+def context(*, is_paused=False):
+    """What Airflow gives to a task, as far as campaigns' tasks look at it."""
+    task = SimpleNamespace(
+        dag_id="campaign", get_dag=lambda dag_id: SimpleNamespace(is_paused=is_paused), get_dr_count=lambda **_: 1
+    )
+    return {"ti": task, "dag_run": SimpleNamespace(run_after=now())}
+
+
+def wait_of(operator, **more):
+    """Execute a task to where it gives its slot back; for how many seconds, at most, it waits then."""
+    with pytest.raises(TaskDeferred) as deferred:
+        asyncio.run(operator.aexecute(context(**more)))
+    assert isinstance(deferred.value.trigger, CampaignTrigger)
+    return deferred.value.trigger.until - time.time()
+
+
+def test_latecomers_are_looked_for_now_and_then(connection, gateway):
+    campaign_id, _ = an_open_campaign(connection, clients=1, audience="live")
+    some_clients(connection, 3)
+
+    wait_s = wait_of(FollowAudienceOperator(task_id="follow_audience", campaign_id=campaign_id))
+
+    assert states(connection, campaign_id) == {"sent": 3, "pending": 1}  # the first is the other tasks' to send
+    assert FOLLOW_S - 2 < wait_s <= FOLLOW_S
+
+
+@pytest.mark.parametrize("reason", ["turn", "pause"])
+@pytest.mark.parametrize("operator", ["send_batch", "follow_audience"])
+def test_a_task_whose_turn_is_over_or_whose_dag_is_paused_goes_on_as_soon_as_it_may(
+    connection, gateway, monkeypatch, operator, reason
+):
+    monkeypatch.setenv("MAILING_TURN_S", "0.1" if reason == "turn" else "600")
+    campaign_id, _ = an_open_campaign(connection, clients=20, audience="live", messages_per_second=1)
+    if operator == "send_batch":
+        task = SendBatchOperator(task_id=operator, campaign_id=campaign_id, batch=1)
+    else:
+        some_clients(connection, 20)
+        task = FollowAudienceOperator(task_id=operator, campaign_id=campaign_id)
+
+    wait_s = wait_of(task, is_paused=reason == "pause")
+
+    left = states(connection, campaign_id)
+    assert left.keys() == {"sent", "pending"}
+    assert 0 < left["sent"] < 20
+    assert 0 < wait_s <= PAUSE_POLL_S
