@@ -747,6 +747,27 @@ def test_a_large_batch_is_told_to_wait_slice_by_slice(connection, gateway):
     assert 580 < results[0].wake_in_s < 602
 
 
+def test_tasks_tell_their_batches_to_wait_one_after_the_other(connection, gateway):
+    """So that whoever would pause the campaign gets a turn between them."""
+    campaign_id, [first, second] = an_open_campaign(connection, clients=2, batch_size=1)
+    local_from, local_to = hours_in("UTC", 600, 3600)
+    campaigns.edit(connection, campaign_id, actor="anna", local_from=local_from, local_to=local_to)
+
+    def told():
+        return [row["reason"] for row in ledger(connection, campaign_id)]
+
+    with db.connect() as other:
+        other.execute("SELECT FROM messages WHERE id = (SELECT min(id) FROM messages) FOR UPDATE")
+        with sending(campaign_id, first):
+            wait_until(lambda: waiting_for_locks(connection) == 1)
+            with sending(campaign_id, second):
+                wait_until(lambda: waiting_for_locks(connection) == 2)
+                assert told() == [None, None]
+                other.rollback()
+
+    assert told() == ["local_hours", "local_hours"]
+
+
 def test_local_hours_that_are_set_in_mid_send_count_within_seconds(connection, gateway):
     slowly(connection, gateway)
     campaign_id, _ = an_open_campaign(connection, clients=500)

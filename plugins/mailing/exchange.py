@@ -18,7 +18,7 @@ from mailing.local_hours import LocalHours, Span, spans
 from mailing.messages import Batch, Claim, Outcome, Outlook, Terms
 from mailing.window import LAST_CALL
 
-HOURS_SLICE = 20_000
+HOURS_SLICE = 10_000
 """So many messages (ids) are told at once to wait for local hours: so long their campaign is locked."""
 
 
@@ -215,7 +215,7 @@ class Exchange:
     def _follow_hours(self) -> None:
         """In transactions of their own: they lock the campaign, whose editor may wait for messages that we hold.
 
-        A slice of the batch each, for whoever would pause the campaign meanwhile waits as long as one takes.
+        A slice of the batch each: whoever would pause the campaign meanwhile waits for one of each task, at most.
         """
         hours = self._hours = self.terms.local_hours
         self._zones, self._zones_until, until_next = None, 0.0, 0.0  # to be done again if it is cut off

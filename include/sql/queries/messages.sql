@@ -245,13 +245,14 @@ WITH zone AS (
     FROM unnest(%(zones)s::text[], %(opens_at)s::timestamptz[], %(closes_at)s::timestamptz[])
         AS z (name, opens_at, closes_at)
 ), campaign AS (
-    -- Locked: an edit that comes meanwhile waits, and finds what has expired here (campaigns_after_edit).
+    -- Locked: an edit that comes meanwhile waits, and finds what has expired here (campaigns_after_edit). Not shared: tasks
+    -- that share the lock take turns at it for as long as they like, and the edit would have to wait for all of them.
     SELECT id, sending_stop
     FROM campaigns
     WHERE id = %(campaign_id)s
       AND local_from IS NOT DISTINCT FROM %(local_from)s::time
       AND local_to IS NOT DISTINCT FROM %(local_to)s::time
-    FOR SHARE
+    FOR NO KEY UPDATE
 ), waiting AS (
     SELECT m.id, CASE WHEN z.opens_at > clock_timestamp() THEN z.opens_at END AS opens_at, c.sending_stop
     FROM messages m
