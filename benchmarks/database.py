@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
+import psutil
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
@@ -231,6 +232,24 @@ def fresh_database(server: Server) -> Iterator[Database]:
             yield Database(server, name, connection)
     finally:
         _execute(server, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@contextmanager
+def on_one_processor(*databases: Database) -> Iterator[None]:
+    """While the block lasts, this process and its sessions with these databases run on the same processor.
+
+    An answer from another one takes longer to arrive, by more than a small statement takes, and the kernel may leave
+    one session here and the other there for as long as they are compared.
+    """
+    processes = [psutil.Process(), *(psutil.Process(each.connection.info.backend_pid) for each in databases)]
+    before = [process.cpu_affinity() for process in processes]
+    try:
+        for process in processes:
+            process.cpu_affinity(before[0][:1])
+        yield
+    finally:
+        for process, processors in zip(processes, before, strict=True):
+            process.cpu_affinity(processors)
 
 
 def _execute(server: Server, statement: sql.Composed) -> None:

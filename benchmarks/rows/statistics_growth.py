@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.bench import Bench
-from benchmarks.database import Database
+from benchmarks.database import Database, on_one_processor
 from benchmarks.row import BrokenMeasurement, Goal, Row
 from mailing import db, statistics
 
@@ -40,9 +40,10 @@ def measure(bench: Bench) -> list[Row]:
 
 def _row(bench: Bench, what: str, call: Call, many: int, small: Database, large: Database) -> Row:
     few_ms, many_ms = [], []
-    for _ in range(CALLS):
-        few_ms.append(_ms(call, small.connection))
-        many_ms.append(_ms(call, large.connection))
+    with on_one_processor(small, large):
+        for _ in range(CALLS):
+            few_ms.append(_ms(call, small.connection))
+            many_ms.append(_ms(call, large.connection))
     of_few, of_many = stats.median(few_ms), stats.median(many_ms)
     bench.say(f"{what}: {of_few:.2f} ms of {FEW:,} messages, {of_many:.2f} ms of {many:,}")
     return Row(
