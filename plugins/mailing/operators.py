@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 from airflow.sdk import BaseAsyncOperator, BaseOperator, Context
+from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from mailing import announce, db, messages, runs, webhook
@@ -141,9 +142,9 @@ class SendingOperator(CampaignOperator, BaseAsyncOperator):
             if self._is_killed or not (self._is_dag_paused or self._is_turn_over):
                 raise
             # While the DAG is paused, Airflow does not start the task again, however soon it is due. After a turn, who
-            # waits already comes first: that takes a round of the scheduler or two.
+            # waits already comes first.
             said = f"its turn is over; {error}" if self._is_turn_over else str(error)
-            return {}, Wait(PAUSE_POLL_S, said), None
+            return {}, Wait(_rest_s(), said), None
         finally:
             watch.cancel()
         log.info(result.said, campaign_id=self.campaign_id, batch=number, **result.counts)
@@ -178,6 +179,15 @@ class SendingOperator(CampaignOperator, BaseAsyncOperator):
         self._is_killed = True
         if self._sender:
             self._sender.stop()
+
+
+def _rest_s() -> float:
+    """How long a task waits that may go on: by then Airflow has heard that it gave its slot back.
+
+    Its supervisor may see that a heartbeat late, and LocalExecutor fails a task that it is given anew before.
+    """
+    heartbeat_s: int = conf.getint("workers", "min_heartbeat_interval")
+    return PAUSE_POLL_S + heartbeat_s
 
 
 def _turn_s() -> float:
