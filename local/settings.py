@@ -253,8 +253,8 @@ class Settings:
             "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.passwords_file),
             # A DNS that does not answer would hold up every start.
             "CORE__HOSTNAME_CALLABLE": "socket.gethostname",
-            # An edited campaign must not wait half a minute.
-            "CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "5",
+            # What was parsed is kept, however short a time ago it was parsed before: an edit comes when it comes.
+            "CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "0",
             # Workers share the scheduler's imports; Python 3.14 would import them anew in each.
             **({"CORE__MP_START_METHOD": "fork"} if sys.platform == "linux" else {}),
             "DATABASE__SQL_ALCHEMY_CONN": self.database_url("airflow", scheme="postgresql+psycopg"),
@@ -265,8 +265,6 @@ class Settings:
             "API__SECRET_KEY": self.secrets.api,
             "API__INSTANCE_NAME": "Mailing Service",
             "API_AUTH__JWT_SECRET": self.secrets.jwt,
-            # A campaign that was inserted by SQL becomes a DAG within ten seconds, though nobody pokes the processor.
-            "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5",
             "DAG_PROCESSOR__REFRESH_INTERVAL": "10",
             "DAG_PROCESSOR__PRINT_STATS_INTERVAL": "300",
             "DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(self.airflow_home / "bundles"),
@@ -280,7 +278,9 @@ class Settings:
 
     def _executor(self) -> dict[str, str]:
         if not self.broker_url:
-            return {"CORE__EXECUTOR": "LocalExecutor"}
+            # A supervisor sees up to a heartbeat late that its task has ended. LocalExecutor fails a task that it was
+            # given anew (after a wait) before that.
+            return {"CORE__EXECUTOR": "LocalExecutor", "WORKERS__MIN_HEARTBEAT_INTERVAL": "1"}
         return {
             "CORE__EXECUTOR": "CeleryExecutor",
             "CELERY__BROKER_URL": self.broker_url,

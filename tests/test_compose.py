@@ -23,7 +23,7 @@ from local.postgres import _SETTINGS as POSTGRES_SETTINGS
 from local.settings import Secrets, Settings
 from local.simulator_tokens import TokenCheck
 from local.stack_airflow import address_of
-from mailing import gate, operators
+from mailing import dag_watch, gate, operators
 from tests.builders import an_open_campaign, ledger
 from tests.conftest import ROOT
 
@@ -90,7 +90,8 @@ def test_the_containers_are_given_every_setting_that_our_code_reads_and_the_exam
 def test_the_defaults_of_our_settings_are_those_of_our_code():
     ours = SERVICES["worker"]["environment"]
     of_code = {
-        "MAILING_TURN_S": operators.TURN_S, "MAILING_MAX_BODY": gate.MAX_BODY, "MAILING_MAX_IMPORT": gate.MAX_IMPORT,
+        "MAILING_TURN_S": operators.TURN_S, "MAILING_DAG_WATCH_S": dag_watch.LOOK_S,
+        "MAILING_MAX_BODY": gate.MAX_BODY, "MAILING_MAX_IMPORT": gate.MAX_IMPORT,
     }  # fmt: skip
     assert {name: float(re.search(r":-(\d+)}", ours[name])[1]) for name in of_code} == of_code
     assert (ours["MAILING_KEEP_MESSAGES_DAYS"], ours["MAILING_REPORT_TO"]) == (

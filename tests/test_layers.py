@@ -46,7 +46,7 @@ FLOORS = [
         "announce",
         "webhook",
     },
-    {"outcomes", "exchange", "enrolment", "watch", "scrape", "push", "daily_report", "history"},
+    {"outcomes", "exchange", "enrolment", "watch", "scrape", "push", "daily_report", "history", "dag_watch"},
     {"posting", "upkeep"},
     {"sender", "triggers", "test_send"},
     {"operators", "pipelines", "timetable", "cli", "api", "admin"},

@@ -26,9 +26,12 @@ def airflow_app(airflow_db):
         patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS", "admin:admin,operator:op,viewer:viewer")
         patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE", str(file))
         patch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", JWT_SECRET)
+        patch.setenv("MAILING_DAG_WATCH_S", "0")  # each test has a database of its own; tests/stack has the watch
         from airflow.api_fastapi.app import create_app
 
-        yield create_app()
+        app = create_app()
+        patch.delenv("MAILING_DAG_WATCH_S")
+        yield app
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,8 @@ Floors, each importing only from the ones below it (proven by tests/test_layers.
    `launches`: campaigns of other pipelines, once per key; `announce`, `webhook`: tell them how campaigns ended
 7. `outcomes`: the sender's decisions, pure; `exchange`: the sender's side of the ledger; `enrolment`: what people do to
    messages by hand; `watch`: a campaign as its page shows it; `scrape`: metrics for Prometheus; `push`: and to StatsD;
-   `daily_report`: what happened on a day; `history`: what Airflow keeps of what is over goes
+   `daily_report`: what happened on a day; `history`: what Airflow keeps of what is over goes;
+   `dag_watch`: has the DAGs of campaigns parsed when they were written
 8. `posting`: the requests of one task; `upkeep`: what must happen though nobody asks
 9. `sender`: sends one batch; `test_send`: a few, to try; `triggers`: what a task waits for without a worker
 10. faces: `operators`, `pipelines`, `timetable`, `cli`, `api`, `admin`

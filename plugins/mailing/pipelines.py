@@ -145,8 +145,8 @@ class LaunchCampaignOperator(_Launches):
 
     Fails at once, with a message that names the field and with nothing created, for values that break a rule (a tag or
     a gateway that is not known, a window that is over, a text that is too long), and for a key that came with other
-    values before. The campaign's DAG appears when Airflow next parses its file: within ten seconds in the embedded
-    stack, within half a minute by Airflow's default. Tasks cannot hurry it.
+    values before. The campaign's DAG appears within seconds: the API server sees that it was written, and has its file
+    parsed.
 
     `filter_tags`, `filter_operator_codes`: a client needs all of the tags and one of the codes; none of either is
     everybody. `sending_start`: None is now. `sending_stop` or `duration` (a timedelta, or ISO 8601: `PT2H`) from the

@@ -10,6 +10,7 @@ import pytest
 
 from mailing import campaigns, messages, runs
 from tests.builders import HOUR, a_campaign, an_open_campaign, audited, claim, now, outcome_of, some_clients, states
+from tests.parsing import forget_requests, in_airflow_waits
 from tests.web import problem
 
 PATH = "/api/campaigns/"
@@ -39,47 +40,6 @@ def path_of(campaign):
 
 def fields_of(answer):
     return {error["field"].removeprefix("body.") for error in problem(answer, 422)["errors"]}
-
-
-def in_airflow_waits(dag_file="campaigns.py"):
-    """How many requests to parse dags/campaigns.py stand in Airflow's database."""
-    from airflow.models.dagbag import DagPriorityParsingRequest
-    from airflow.utils.session import create_session
-
-    with create_session() as session:
-        rows = session.query(DagPriorityParsingRequest).filter_by(relative_fileloc=dag_file)
-        return rows.count()
-
-
-@pytest.fixture
-def upkeep_is_known(airflow_db):
-    """As if Airflow had parsed the DAG `upkeep`, and nobody had asked for anything."""
-    from airflow.models.dag import DagModel
-    from airflow.models.dagbag import DagPriorityParsingRequest
-    from airflow.models.dagbundle import DagBundleModel
-    from airflow.utils.session import create_session
-
-    def clean(session):
-        session.query(DagPriorityParsingRequest).delete()
-        session.query(DagModel).filter_by(dag_id="upkeep").delete()
-        session.query(DagBundleModel).filter_by(name="of-the-test").delete()
-
-    with create_session() as session:
-        clean(session)
-        session.add(DagBundleModel(name="of-the-test"))
-        session.flush()
-        session.add(DagModel(dag_id="upkeep", bundle_name="of-the-test", relative_fileloc="upkeep.py"))
-    yield
-    with create_session() as session:
-        clean(session)
-
-
-def forget_requests():
-    from airflow.models.dagbag import DagPriorityParsingRequest
-    from airflow.utils.session import create_session
-
-    with create_session() as session:
-        session.query(DagPriorityParsingRequest).delete()
 
 
 class TestCreate:

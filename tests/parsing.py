@@ -1,0 +1,59 @@
+"""Airflow's own database, as far as it says which DAG files were parsed and which are asked for."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+
+def in_airflow_waits(dag_file="campaigns.py"):
+    """How many requests to parse dags/campaigns.py stand in Airflow's database."""
+    from airflow.models.dagbag import DagPriorityParsingRequest
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        return session.query(DagPriorityParsingRequest).filter_by(relative_fileloc=dag_file).count()
+
+
+def forget_requests():
+    """As if Airflow had taken them all."""
+    from airflow.models.dagbag import DagPriorityParsingRequest
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        session.query(DagPriorityParsingRequest).delete()
+
+
+def was_parsed(campaign_id, took_s=0.0):
+    """As if dags/campaigns.py had been parsed just now, with this campaign in it; it took so long."""
+    from airflow.models.dag import DagModel
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        dag = DagModel(dag_id=f"campaign_{campaign_id}", bundle_name="of-the-test", relative_fileloc="campaigns.py")
+        dag = session.merge(dag)
+        dag.last_parsed_time, dag.last_parse_duration = datetime.now(UTC), took_s
+
+
+@pytest.fixture
+def upkeep_is_known(airflow_db):
+    """As if Airflow had parsed the DAG `upkeep`, and nobody had asked for anything."""
+    from airflow.models.dag import DagModel
+    from airflow.models.dagbag import DagPriorityParsingRequest
+    from airflow.models.dagbundle import DagBundleModel
+    from airflow.utils.session import create_session
+
+    def clean(session):
+        session.query(DagPriorityParsingRequest).delete()
+        session.query(DagModel).filter_by(bundle_name="of-the-test").delete()
+        session.query(DagBundleModel).filter_by(name="of-the-test").delete()
+
+    with create_session() as session:
+        clean(session)
+        session.add(DagBundleModel(name="of-the-test"))
+        session.flush()
+        session.add(DagModel(dag_id="upkeep", bundle_name="of-the-test", relative_fileloc="upkeep.py"))
+    yield
+    with create_session() as session:
+        clean(session)
