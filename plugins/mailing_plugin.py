@@ -31,7 +31,6 @@ class MailingPlugin(AirflowPlugin):
     @property
     def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]
         """The web app: imported here, for only the API server asks."""
-        from mailing import dag_watch, web
+        from mailing import web
 
-        dag_watch.start()
         return [{"app": web.app(), "url_prefix": web.PREFIX, "name": "Mailing Service"}]

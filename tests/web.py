@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -26,18 +27,18 @@ def airflow_app(airflow_db):
         patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS", "admin:admin,operator:op,viewer:viewer")
         patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE", str(file))
         patch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", JWT_SECRET)
-        patch.setenv("MAILING_DAG_WATCH_S", "0")  # each test has a database of its own; tests/stack has the watch
         from airflow.api_fastapi.app import create_app
 
-        app = create_app()
-        patch.delenv("MAILING_DAG_WATCH_S")
-        yield app
+        yield create_app()
 
 
 @pytest.fixture(scope="session")
 def server_client(airflow_app) -> Iterator[TestClient]:
     """Nobody's client: not logged in. A fault of ours is an answer with status 500, as people would get it."""
-    with TestClient(airflow_app, raise_server_exceptions=False) as client:
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MAILING_DAG_WATCH_S", "0")  # each test has a database of its own; tests/stack has the watch
+            client = stack.enter_context(TestClient(airflow_app, raise_server_exceptions=False))
         yield client
 
 

@@ -8,14 +8,14 @@ written. So it need not do that often; a thread of the API server, which may tou
 from __future__ import annotations
 
 import os
-import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
-from functools import cache
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import structlog
+from sqlalchemy.orm import configure_mappers
 
 from mailing import campaigns, db, poke
 
@@ -51,24 +51,33 @@ class DagWatch:
             poke.campaigns()
 
 
-@cache
-def start() -> None:
-    """Begin to look, in a thread of this process, until it ends; once, however often it is called."""
+@contextmanager
+def running() -> Iterator[None]:
+    """While the block lasts, a thread of this process looks."""
     look_s = float(os.environ.get("MAILING_DAG_WATCH_S") or LOOK_S)
-    if look_s > 0:
-        Thread(target=_look_for_ever, args=(look_s,), name="dag-watch", daemon=True).start()
+    if look_s <= 0:
+        yield
+        return
+    # Not in the thread: SQLAlchemy imports Airflow's models under a lock that whoever imports one meanwhile waits for.
+    configure_mappers()
+    over = Event()
+    Thread(target=_look_until, args=(over, look_s), name="dag-watch", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
-def _look_for_ever(look_s: float) -> None:
+def _look_until(over: Event, look_s: float) -> None:
     watch = DagWatch()
-    while True:
+    while not over.is_set():
         try:
             with closing(db.connect()) as connection:
                 connection.autocommit = True
                 connection.execute("SET statement_timeout = '30s'")
-                while True:
+                watch.look(connection)
+                while not over.wait(look_s):
                     watch.look(connection)
-                    time.sleep(look_s)
         except Exception as error:  # whatever it is: a thread that has ended is missed by nobody
             log.warning("cannot see whether campaigns were written", error=type(error).__name__)
-            time.sleep(AWAY_S)
+            over.wait(AWAY_S)

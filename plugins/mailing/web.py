@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib import resources
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse
 
-from mailing import gate, problems, scrape
+from mailing import dag_watch, gate, problems, scrape
 from mailing.admin.campaign_actions import CampaignActions
 from mailing.admin.campaign_form import CampaignForm
 from mailing.admin.campaign_page import CampaignPage, OfDag
@@ -73,7 +75,9 @@ def app() -> FastAPI:
     """A new app. Wants Airflow's auth manager, which the API server makes before the first request."""
     # For the documents only: who may come in is told by the gate, in front of everything.
     bearer = Depends(HTTPBearer(auto_error=False, description="A token from `POST /auth/token`."))
-    made = FastAPI(title="Mailing Service", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None)
+    made = FastAPI(
+        title="Mailing Service", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None, lifespan=_served
+    )
     for router in ROUTERS:
         made.include_router(router, dependencies=[bearer])
     made.add_api_route("/health", health, tags=["health"])
@@ -97,6 +101,13 @@ def app() -> FastAPI:
     )
     made.add_middleware(Headers)
     return made
+
+
+@asynccontextmanager
+async def _served(_: FastAPI) -> AsyncIterator[None]:
+    """Airflow enters it when everything is imported, before the first request."""
+    with dag_watch.running():
+        yield
 
 
 def health() -> dict[str, str]:
