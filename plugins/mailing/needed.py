@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import airflow.dag_processing.dagbag
+import airflow.providers.postgres.hooks.postgres
 import airflow.sdk.execution_time.supervisor
 
 import mailing.operators

@@ -13,7 +13,12 @@ from tests.stack.steps import ended, trigger, wait_until
 
 pytestmark = pytest.mark.stack
 
-NEEDED = ["airflow.providers.http.hooks.http", "mailing.operators", "mailing.sender"]
+NEEDED = [
+    "airflow.providers.http.hooks.http",
+    "airflow.providers.postgres.hooks.postgres",
+    "mailing.operators",
+    "mailing.sender",
+]
 
 
 def test_tasks_and_parses_begin_with_what_they_need(settings):

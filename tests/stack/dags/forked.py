@@ -6,7 +6,13 @@ import sys
 
 from airflow.sdk import dag, task
 
-BEFORE = sorted({"mailing.operators", "mailing.sender", "airflow.providers.http.hooks.http"} & sys.modules.keys())
+NEEDED = {
+    "airflow.providers.http.hooks.http",
+    "airflow.providers.postgres.hooks.postgres",
+    "mailing.operators",
+    "mailing.sender",
+}
+BEFORE = sorted(NEEDED & sys.modules.keys())
 
 
 @dag(schedule=None, is_paused_upon_creation=False, doc_md=" ".join(BEFORE))
