@@ -77,7 +77,6 @@ def campaign_dag(campaign: CampaignRow) -> DAG:
         send_batch = SendBatchOperator.partial(
             task_id="send_batch",
             campaign_id=campaign.id,
-            priority_weight=roster.SEND,
             map_index_template="{{ label | default('batch') }}",
         ).expand(batch=select_audience.output)
         close_campaign = CloseCampaignOperator(
@@ -85,12 +84,11 @@ def campaign_dag(campaign: CampaignRow) -> DAG:
             campaign_id=campaign.id,
             trigger_rule=TriggerRule.ALL_DONE,
             retries=10,
+            priority_weight=roster.SHORT_FIRST,
         )
         send_batch >> close_campaign
         if campaign.is_live:
-            follow = FollowAudienceOperator(
-                task_id="follow_audience", campaign_id=campaign.id, priority_weight=roster.SEND
-            )
+            follow = FollowAudienceOperator(task_id="follow_audience", campaign_id=campaign.id)
             select_audience >> follow >> close_campaign
     return dag
 

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from local.simulator import make_token
 from mailing import campaigns, messages, runs, upkeep
-from tests.builders import an_open_campaign, claim, kept, ledger, let_leases_run_out, now, settle, states
+from tests.builders import an_open_campaign, claim, kept, ledger, let_leases_run_out, now, states
 
 SECRET = "the simulator's secret, long enough for HS256"
 
@@ -115,29 +115,6 @@ def test_campaigns_that_are_over_are_closed_and_named(connection):
     let_leases_run_out(connection)
     assert upkeep.close_overdue() == [live_claims]
     assert states(connection, live_claims) == {"unknown": 1, "expired": 4}
-    assert upkeep.close_overdue() == []
-
-
-@pytest.mark.usefixtures("clients")
-def test_campaigns_that_have_nothing_left_to_send_are_closed_whoever_waits_for_a_slot_meanwhile(connection):
-    """Their own task for it comes last of all that wait."""
-    sent, some, live, changed, paused = (
-        an_open_campaign(connection, clients=0, audience=audience)[0]
-        for audience in ("snapshot", "snapshot", "live", "snapshot", "snapshot")
-    )
-    an_empty_one = an_open_campaign(connection, clients=0, filter_operator_codes=["999"])[0]
-    for campaign_id in (sent, live, changed, paused):
-        settle(connection, campaign_id, now(), *["sent"] * 5)
-    settle(connection, some, now(), *["sent"] * 4)
-    connection.execute("UPDATE campaigns SET audience_stale = true WHERE id = %s", (changed,))
-    campaigns.pause(connection, paused, actor="anna")
-
-    with capture_logs() as logs:
-        assert upkeep.close_overdue() == [sent, an_empty_one]
-
-    assert [campaigns.progress(connection, each).status for each in (sent, an_empty_one)] == ["finished"] * 2
-    assert {campaigns.progress(connection, each).status for each in (some, live, changed)} == {"running"}
-    assert {each["log_level"] for each in logs} == {"info"}
     assert upkeep.close_overdue() == []
 
 

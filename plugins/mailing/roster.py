@@ -24,10 +24,7 @@ log = structlog.get_logger(__name__)
 DAG_PREFIX = "campaign_"
 
 SHORT_FIRST = 10
-"""The priority of tasks that take a second and that others wait for: of what waits for a slot, they come first."""
-
-SEND = 2
-"""The priority of tasks that send. `close_campaign` has 1: others' messages come before the end of what is sent."""
+"""The priority of tasks that take a second, where those that send have 1: of what waits for a slot, they come first."""
 
 
 def dag_id(campaign_id: int) -> str:

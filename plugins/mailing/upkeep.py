@@ -53,9 +53,7 @@ def _close(campaign_id: int) -> int | None:
     except NotFinished as error:
         log.info(str(error), campaign_id=campaign_id)  # a live task still speaks for some of it: next time
         return None
-    # Where nothing was left, its own task would have done it: messages come first while many wait for a worker's slot.
-    tell = log.warning if progress.expired or progress.cancelled else log.info
-    tell("it is over, nothing more is sent", campaign_id=campaign_id, **progress.counts)
+    log.warning("it is over, nothing more is sent", campaign_id=campaign_id, **progress.counts)
     return campaign_id
 
 

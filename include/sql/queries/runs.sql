@@ -172,21 +172,13 @@ ON CONFLICT (shard) DO UPDATE SET count = r.count + excluded.count
 SELECT DISTINCT campaign_id, batch FROM leases WHERE expires_at <= now() ORDER BY campaign_id, batch
 
 -- name: overdue_campaigns
--- Campaigns to be closed that nobody closed: their window is over (Airflow was down, or a run was deleted); nothing is left
--- to send (their task for it waits for a worker's slot, behind all that send); or they were cancelled and nobody wrote down
--- how they ended, or have messages left, however long ago: somebody may wait for it.
--- It runs each minute. As subqueries of one value the conditions are looked up by index, per campaign that is running or
--- cancelled; EXISTS would become a hash of all ends, and of the whole ledger.
+-- Campaigns to be closed that nobody closed: their window is over (Airflow was down, or a run was deleted), or they were
+-- cancelled and nobody wrote down how they ended, or have messages left, however long ago: somebody may wait for it.
+-- It runs each minute. As subqueries of one value the two conditions are looked up by index, per cancelled campaign; EXISTS
+-- would become a hash of all ends, and of the whole ledger.
 SELECT id
 FROM campaigns
 WHERE status IN ('scheduled', 'running', 'paused') AND sending_stop <= now()
-UNION ALL
-SELECT c.id
-FROM campaigns c
-WHERE c.status = 'running' AND c.sending_stop > now()
-  AND c.opened_at IS NOT NULL AND c.audience = 'snapshot' AND NOT c.audience_stale
-  AND coalesce((SELECT sum(s.count) FROM state_counts s
-                WHERE s.campaign_id = c.id AND s.state IN ('pending', 'sending')), 0) = 0
 UNION ALL
 SELECT c.id
 FROM campaigns c
