@@ -9,17 +9,23 @@ from types import SimpleNamespace
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
+from mailing import runs
 from mailing.operators import FOLLOW_S, PAUSE_POLL_S, FollowAudienceOperator, SendBatchOperator
 from mailing.triggers import CampaignTrigger
-from tests.builders import an_open_campaign, now, some_clients, states
+from tests.builders import HOUR, an_open_campaign, now, some_clients, states
 
 
-def context(*, is_paused=False):
-    """What Airflow gives to a task, as far as campaigns' tasks look at it."""
+def context(*, is_paused=False, running=()):
+    """What Airflow gives to a task, as far as campaigns' tasks look at it; its run stands for a minute ago.
+
+    `running`: the logical dates of the runs that are running.
+    """
     task = SimpleNamespace(
-        dag_id="campaign", get_dag=lambda dag_id: SimpleNamespace(is_paused=is_paused), get_dr_count=lambda **_: 1
+        dag_id="campaign",
+        get_dag=lambda dag_id: SimpleNamespace(is_paused=is_paused),
+        get_dr_count=lambda dag_id, logical_dates, states: len(set(running) & set(logical_dates)),
     )
-    return {"ti": task, "dag_run": SimpleNamespace(run_after=now())}
+    return {"ti": task, "dag_run": SimpleNamespace(run_after=now() - HOUR / 60)}
 
 
 def wait_of(operator, **more):
@@ -60,3 +66,19 @@ def test_a_task_whose_turn_is_over_or_whose_dag_is_paused_goes_on_as_soon_as_it_
     assert 0 < left["sent"] < 20
     heartbeat_s = 5  # Airflow's default: by then it has seen that the task gave its slot back
     assert heartbeat_s < wait_s <= PAUSE_POLL_S + heartbeat_s
+
+
+@pytest.mark.parametrize("further", ["none is due", "is due", "is there"])
+def test_a_task_leaves_what_is_left_to_a_further_run_once_that_is_there(connection, gateway, further):
+    """Earlier runs that have not ended yet send nothing any more: they do not count."""
+    campaign_id, [batch] = an_open_campaign(connection, clients=3)
+    earlier = now() - HOUR
+    if further != "none is due":
+        runs.wake(connection, campaign_id)
+    running = [earlier, runs.wake_at(connection, campaign_id)] if further == "is there" else [earlier]
+
+    task = SendBatchOperator(task_id="send_batch", campaign_id=campaign_id, batch=batch)
+    counts = asyncio.run(task.aexecute(context(running=running)))
+
+    assert counts == ({} if further == "is there" else {"sent": 3})
+    assert states(connection, campaign_id) == ({"pending": 3} if further == "is there" else {"sent": 3})

@@ -81,9 +81,14 @@ class CampaignOperator(BaseOperator):
         """Whether the further run that is due is there: it maps all that is left to send, so this one need not wait.
 
         Else every edit would leave a run behind that waits, until Airflow starts no more of them (`max_active_runs`).
+        Asked for by its moment: an earlier run may still be there, too, and sends nothing any more.
         """
         task = context["ti"]
-        return bool(task.get_dr_count(dag_id=task.dag_id, states=["running"]) > 1)
+        with db.transaction() as connection:
+            wake_at = runs.wake_at(connection, self.campaign_id)
+        if wake_at is None:
+            return False
+        return bool(task.get_dr_count(dag_id=task.dag_id, logical_dates=[wake_at], states=["running"]))
 
 
 class SelectAudienceOperator(CampaignOperator):

@@ -272,6 +272,12 @@ def is_further_run_due(connection: db.Connection, campaign_id: int, run_after: d
     return bool(row and row["is_due"])
 
 
+def wake_at(connection: db.Connection, campaign_id: int) -> datetime | None:
+    """The moment (aware) for which a further run was asked for last: the logical date of that run. None: never."""
+    row = db.one(connection, SQL["wake_at"], {"campaign_id": campaign_id})
+    return row["wake_at"] if row else None
+
+
 def updated(connection: db.Connection, campaign_id: int) -> float:
     """When the campaign's row was last written, epoch seconds; 0 where there is none."""
     row = db.one(connection, SQL["campaign_updated"], {"campaign_id": campaign_id})

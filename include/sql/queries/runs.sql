@@ -233,6 +233,9 @@ SELECT extract(epoch FROM updated)::float8 AS updated FROM campaigns WHERE id = 
 -- Whether a run was asked for after the one that stands for %(run_after)s.
 SELECT wake_at > %(run_after)s AND wake_at < sending_stop AS is_due FROM campaigns WHERE id = %(campaign_id)s
 
+-- name: wake_at
+SELECT wake_at FROM campaigns WHERE id = %(campaign_id)s
+
 -- name: fold_counts
 -- Put a campaign's counts together in shard 0; those by time in the narrowest of the spans %(widths_s)s of which it takes no
 -- more than %(columns)s, or the widest. What a writer has in hand, or is newer than two minutes, is left for the next time.
