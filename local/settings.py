@@ -271,6 +271,9 @@ class Settings:
             # What a killed scheduler or worker leaves is taken up within a minute, not within five.
             "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",
             "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
+            # A supervisor may see a heartbeat late that its task has ended; it keeps the slot so long. LocalExecutor even
+            # fails a task that it was given anew (after a wait) before. On a cluster, tasks share one API server.
+            "WORKERS__MIN_HEARTBEAT_INTERVAL": "2" if self.broker_url else "1",
             "LOGGING__BASE_LOG_FOLDER": str(self.logs / "tasks"),
             "LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(self.logs / "dag_processor"),
             "LOGGING__COLORED_CONSOLE_LOG": "False",
@@ -278,9 +281,7 @@ class Settings:
 
     def _executor(self) -> dict[str, str]:
         if not self.broker_url:
-            # A supervisor sees up to a heartbeat late that its task has ended. LocalExecutor fails a task that it was
-            # given anew (after a wait) before that.
-            return {"CORE__EXECUTOR": "LocalExecutor", "WORKERS__MIN_HEARTBEAT_INTERVAL": "1"}
+            return {"CORE__EXECUTOR": "LocalExecutor"}
         return {
             "CORE__EXECUTOR": "CeleryExecutor",
             "CELERY__BROKER_URL": self.broker_url,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -25,15 +25,29 @@ def forget_requests():
         session.query(DagPriorityParsingRequest).delete()
 
 
-def was_parsed(campaign_id, took_s=0.0):
-    """As if dags/campaigns.py had been parsed just now, with this campaign in it; it took so long."""
+def was_parsed(*campaign_ids, began_s=0.0, took_s=0.5, each_s=0.0):
+    """As if dags/campaigns.py had been parsed, with these campaigns in it.
+
+    `began_s`: in how many seconds that began; then it took `took_s`, and to write each of them down `each_s`.
+    """
+    from airflow.models.dag import DagModel
+    from airflow.utils.session import create_session
+
+    ended = datetime.now(UTC) + timedelta(seconds=began_s + took_s)
+    with create_session() as session:
+        for number, id_ in enumerate(campaign_ids):
+            dag = DagModel(dag_id=f"campaign_{id_}", bundle_name="of-the-test", relative_fileloc="campaigns.py")
+            dag = session.merge(dag)
+            dag.last_parsed_time, dag.last_parse_duration = ended + timedelta(seconds=number * each_s), took_s
+
+
+def forget_parses():
+    """As if no campaign had been parsed so far."""
     from airflow.models.dag import DagModel
     from airflow.utils.session import create_session
 
     with create_session() as session:
-        dag = DagModel(dag_id=f"campaign_{campaign_id}", bundle_name="of-the-test", relative_fileloc="campaigns.py")
-        dag = session.merge(dag)
-        dag.last_parsed_time, dag.last_parse_duration = datetime.now(UTC), took_s
+        session.query(DagModel).filter_by(relative_fileloc="campaigns.py").delete()
 
 
 @pytest.fixture

@@ -747,6 +747,25 @@ def test_a_large_batch_is_told_to_wait_slice_by_slice(connection, gateway):
     assert 580 < results[0].wake_in_s < 602
 
 
+def test_a_task_that_is_told_to_end_leaves_what_was_not_told_yet(connection, gateway):
+    campaign_id, _ = an_open_campaign(connection, clients=HOURS_SLICE + 1, batch_size=2 * HOURS_SLICE)
+    local_from, local_to = hours_in("UTC", 600, 3600)
+    campaigns.edit(connection, campaign_id, actor="anna", local_from=local_from, local_to=local_to)
+    sender = BatchSender(campaign_id, 1)
+
+    with db.connect() as other:
+        other.execute("SELECT FROM messages WHERE id = (SELECT min(id) FROM messages) FOR UPDATE")
+        with in_a_thread(lambda: asyncio.run(sender.run()), may_raise=Stopped):
+            wait_until(lambda: waiting_for_locks(connection))
+            sender.stop()
+            other.rollback()
+
+    [row] = connection.execute("SELECT count(*) AS n FROM messages WHERE reason = 'local_hours'").fetchall()
+    assert row["n"] == HOURS_SLICE
+    assert states(connection, campaign_id) == {"pending": HOURS_SLICE + 1}
+    assert connection.execute("SELECT * FROM leases").fetchall() == []
+
+
 def test_tasks_tell_their_batches_to_wait_one_after_the_other(connection, gateway):
     """So that whoever would pause the campaign gets a turn between them."""
     campaign_id, [first, second] = an_open_campaign(connection, clients=2, batch_size=1)

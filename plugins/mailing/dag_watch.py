@@ -47,14 +47,16 @@ class DagWatch:
             return
         if poke.parsed_since(self._written_at) or datetime.now(UTC) - self._written_at > PATIENCE:
             self._written_at = None
-        else:
-            poke.campaigns()
+            return
+        poke.campaigns()
+        if not found:
+            self._written_at = None  # no DAG is left that would say when it was parsed
 
 
 @contextmanager
 def running() -> Iterator[None]:
     """While the block lasts, a thread of this process looks."""
-    look_s = float(os.environ.get("MAILING_DAG_WATCH_S") or LOOK_S)
+    look_s = _look_s()
     if look_s <= 0:
         yield
         return
@@ -66,6 +68,15 @@ def running() -> Iterator[None]:
         yield
     finally:
         over.set()
+
+
+def _look_s() -> float:
+    given = os.environ.get("MAILING_DAG_WATCH_S") or LOOK_S
+    try:
+        return float(given)
+    except ValueError:  # the whole API server would not start for it
+        log.error(f"MAILING_DAG_WATCH_S={given}: wanted seconds; it is taken for {LOOK_S:g}")
+        return LOOK_S
 
 
 def _look_until(over: Event, look_s: float) -> None:

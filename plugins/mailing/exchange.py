@@ -50,6 +50,7 @@ class Exchange:
         self._connect = connect
         self.is_probe = is_probe  # this task holds the right to probe the gateway
         self.is_lost = False  # the lease ran out: claims are for others now
+        self.is_ending = False  # the task is told to end
         self._are_terms_old = False
         self._hours: LocalHours | None = None
         self._zones: Mapping[str, Span] | None = None
@@ -127,7 +128,6 @@ class Exchange:
         began = time.monotonic()
         self.is_lost = self.is_lost or began >= self.lease_ends_at
         standing: Breaker | None = None
-        self._follow_clock()
         with self._connection.transaction(), self._connection.pipeline():
             is_renewed = self.is_renewal_due and self._renew()
             if answered:
@@ -192,7 +192,7 @@ class Exchange:
 
     def look(self) -> Outlook:
         """What is left, at a moment when nothing is in flight and nothing unwritten."""
-        self._follow_hours()
+        self.follow_hours()
         with self._connection.transaction():
             self._return_unposted(known=[])
             look = messages.outlook(
@@ -207,16 +207,20 @@ class Exchange:
                 runs.follow_filter(connection, self._campaign_id)
         return look
 
-    def _follow_clock(self) -> None:
-        """Once a zone's local hours have opened or closed, messages wait, or need not any more."""
-        if self.terms.local_hours != self._hours or (self._hours and time.monotonic() >= self._zones_until):
-            self._follow_hours()
+    @property
+    def are_hours_due(self) -> bool:
+        """Whether a zone's local hours have opened or closed, or were changed: messages wait, or need not any more."""
+        is_past_edge = self._hours is not None and time.monotonic() >= self._zones_until
+        return self.terms.local_hours != self._hours or is_past_edge
 
-    def _follow_hours(self) -> None:
+    def follow_hours(self) -> None:
         """In transactions of their own: they lock the campaign, whose editor may wait for messages that we hold.
 
-        A slice of the batch each: whoever would pause the campaign meanwhile waits for one of each task, at most.
+        A slice of the batch each: whoever would pause the campaign meanwhile waits for one of each task, at most. That
+        may take long: between them the lease is renewed, and a task that is told to end leaves the rest for later.
         """
+        if self.is_ending or self.is_lost:
+            return
         hours = self._hours = self.terms.local_hours
         self._zones, self._zones_until, until_next = None, 0.0, 0.0  # to be done again if it is cut off
         if hours is not None:
@@ -225,8 +229,14 @@ class Exchange:
             self._zones = spans(hours, zones, now)
             until_next = time.monotonic() + _until_next_edge(self._zones.values(), now)
         for part in self.batch.parts(HOURS_SLICE):
+            if self.is_ending or self.is_lost:
+                return
+            began = time.monotonic()
             with self._connection.transaction():
+                is_renewed = self.is_renewal_due and self._renew()
                 messages.follow_local_hours(self._connection, self._campaign_id, part, self.terms, self._zones)
+            if is_renewed:
+                self._renewed_at = began
         self._zones_until = until_next
 
     def reconnect(self, known: Callable[[], Iterable[int]]) -> None:

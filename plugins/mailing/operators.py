@@ -146,10 +146,10 @@ class SendingOperator(CampaignOperator, BaseAsyncOperator):
         except Stopped as error:
             if self._is_killed or not (self._is_dag_paused or self._is_turn_over):
                 raise
-            # While the DAG is paused, Airflow does not start the task again, however soon it is due. After a turn, who
-            # waits already comes first.
+            # At once, but while the DAG is paused Airflow does not start the task again, however soon it is due; after a
+            # turn, who waits already comes first.
             said = f"its turn is over; {error}" if self._is_turn_over else str(error)
-            return {}, Wait(_rest_s(), said), None
+            return {}, Wait(0.0, said), None
         finally:
             watch.cancel()
         log.info(result.said, campaign_id=self.campaign_id, batch=number, **result.counts)
@@ -171,6 +171,10 @@ class SendingOperator(CampaignOperator, BaseAsyncOperator):
                     self._sender.stop()
                     return
 
+    def wait(self, wait: Wait, updated: float | None) -> None:
+        """As every task's, but never shorter than Airflow needs to hear of it. Does not return."""
+        super().wait(replace(wait, seconds=max(wait.seconds, _rest_s())), updated)
+
     def wait_for_news(self, context: Context, wait: Wait, updated: float | None) -> None:
         """Wait; where a further run is due, look now and then whether it is there. Does not return."""
         if wait.seconds > HANDOVER_S:
@@ -187,9 +191,10 @@ class SendingOperator(CampaignOperator, BaseAsyncOperator):
 
 
 def _rest_s() -> float:
-    """How long a task waits that may go on: by then Airflow has heard that it gave its slot back.
+    """How long a task waits at least that has sent: by then Airflow has heard that it gave its slot back.
 
-    Its supervisor may see that a heartbeat late, and LocalExecutor fails a task that it is given anew before.
+    Its supervisor may see that a heartbeat late, and LocalExecutor fails a task that it is given anew before
+    (docs/decisions/0021-sending-by-turns.md).
     """
     heartbeat_s: int = conf.getint("workers", "min_heartbeat_interval")
     return PAUSE_POLL_S + heartbeat_s

@@ -18,6 +18,10 @@ NEIGHBOUR = "upkeep"
 """A DAG that is always there, in the same folder of the same bundle as dags/campaigns.py."""
 
 
+WRITING = timedelta(seconds=2)
+"""What may lie between the end of a parse and the moment that Airflow notes of it: it locks its rows before."""
+
+
 def campaigns() -> None:
     """Ask for dags/campaigns.py to be parsed next. For the API server only: tasks may not touch Airflow's database.
 
@@ -40,19 +44,25 @@ def parsed_since(moment: datetime) -> bool:
     """Whether Airflow began to parse dags/campaigns.py after this moment, and has done so. For the API server only."""
     from airflow.models.dag import DagModel
     from airflow.utils.session import create_session
-    from sqlalchemy import select
+    from sqlalchemy import func, select
 
     with create_session() as session:
         if (place := _place(session)) is None:
             return False
         bundle, file = place
         of_file = DagModel.bundle_name == bundle, DagModel.relative_fileloc == file
-        latest = select(DagModel.last_parsed_time, DagModel.last_parse_duration).where(*of_file)
-        found = session.execute(latest.order_by(DagModel.last_parsed_time.desc().nulls_last()).limit(1)).first()
-    if found is None or found.last_parsed_time is None:
+        latest = (
+            select(DagModel.last_parse_duration)
+            .where(*of_file, DagModel.last_parsed_time.is_not(None))
+            .order_by(DagModel.last_parsed_time.desc())
+            .limit(1)
+        ).scalar_subquery()
+        # A parse's DAGs are written one after the other, each with its own moment and the duration of all.
+        written = select(func.min(DagModel.last_parsed_time), func.min(DagModel.last_parse_duration))
+        first, took_s = session.execute(written.where(*of_file, DagModel.last_parse_duration == latest)).one()
+    if first is None or took_s is None:
         return False
-    began: datetime = found.last_parsed_time - timedelta(seconds=found.last_parse_duration or 0.0)
-    return began > moment
+    return bool(first - timedelta(seconds=took_s) - WRITING > moment)
 
 
 def _place(session: Session) -> tuple[str, str] | None:

@@ -94,6 +94,7 @@ class BatchSender:
     def stop(self) -> None:
         """Claim no more, and end when what is in flight is answered, in 3 s at the latest. For signal handlers."""
         self._stopped_at = self._stopped_at or time.monotonic()
+        self._exchange.is_ending = True
         if self._loop:
             self._loop.call_soon_threadsafe(self._posting.news.set)
 
@@ -223,16 +224,24 @@ class BatchSender:
             posting.ready.clear()  # they go back as soon as nothing is in flight
         # Few, until the gateway has answered at all.
         posting.limit = exchange.share if posting.is_answered else min(exchange.share, breaker.TOLERANCE)
+        if exchange.are_hours_due:
+            await self._write(0, 0)  # what was answered need not wait until all of the batch was told
+            await self._in_database(exchange.follow_hours)
         is_closed = self._is_ending or self._exhausted_at is not None
         room = 0 if is_closed else max(0, posting.limit + self._ahead - posting.held)
-        unslotted, answered, met = posting.unslotted, posting.outcomes.copy(), posting.met
+        await self._write(room, posting.unslotted)
+        posting.set_to_work(gateway)
+
+    async def _write(self, room: int, unslotted: int) -> None:
+        """One exchange with the ledger, if there is anything to it."""
+        posting, exchange = self._posting, self._exchange
+        answered, met = posting.outcomes.copy(), posting.met
         if room or unslotted or answered or met.failures or exchange.is_renewal_due:
             posting.met = Report()
             granted = await self._in_database(lambda: exchange.write(answered, met, room, unslotted))
             # Only now: an outcome that is not written must never be forgotten.
             del posting.outcomes[: len(answered)]
             self._take(granted, len(answered))
-        posting.set_to_work(gateway)
 
     def _take(self, granted: Granted, answered: int) -> None:
         if granted.exhausted:
