@@ -271,8 +271,8 @@ class Settings:
             # What a killed scheduler or worker leaves is taken up within a minute, not within five.
             "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",
             "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
-            # A supervisor may see a heartbeat late that its task has ended; it keeps the slot so long. LocalExecutor even
-            # fails a task that it was given anew (after a wait) before. On a cluster, tasks share one API server.
+            # A supervisor may see a heartbeat late that its task has ended, and keeps the slot so long. LocalExecutor
+            # even fails a task that it was given anew (after a wait) before. A cluster's tasks share one API server.
             "WORKERS__MIN_HEARTBEAT_INTERVAL": "2" if self.broker_url else "1",
             "LOGGING__BASE_LOG_FOLDER": str(self.logs / "tasks"),
             "LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(self.logs / "dag_processor"),

@@ -145,7 +145,10 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         shutil.copytree(folder, dags, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     settings = Settings.anywhere(tmp_path_factory.mktemp("stack"), dags=dags)
     stack = Stack(settings)
-    stack.up(limit_s=240)
+    with pytest.MonkeyPatch.context() as patch:
+        # So that a campaign's DAG is there, or changes, only because somebody asked for it.
+        patch.setenv("AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL", "600")
+        stack.up(limit_s=240)
     yield settings
     stack.clean()
 

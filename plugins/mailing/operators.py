@@ -146,8 +146,8 @@ class SendingOperator(CampaignOperator, BaseAsyncOperator):
         except Stopped as error:
             if self._is_killed or not (self._is_dag_paused or self._is_turn_over):
                 raise
-            # At once, but while the DAG is paused Airflow does not start the task again, however soon it is due; after a
-            # turn, who waits already comes first.
+            # At once; but while the DAG is paused Airflow does not start the task again, however soon it is due, and
+            # after a turn, who waits already comes first.
             said = f"its turn is over; {error}" if self._is_turn_over else str(error)
             return {}, Wait(0.0, said), None
         finally:
