@@ -6,7 +6,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from datetime import UTC, datetime
 from queue import Full, Queue
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
 
 from structlog.typing import FilteringBoundLogger
@@ -16,7 +16,7 @@ ROOM = 10_000
 
 
 class BackgroundLog:
-    """Writes lines to `log` in a thread of its own. For one thread, or one event loop, to write to.
+    """Writes lines to `log` in a thread of its own, whichever thread they come from.
 
     What a task logs goes through a pipe to its supervisor, which reads nothing while it repeats its calls to an API
     server that is away. An event loop that waited for it would not hear the replies to its requests.
@@ -27,6 +27,7 @@ class BackgroundLog:
         self._lines: Queue[tuple[str, str, dict[str, Any]] | None] = Queue(ROOM)
         self._thread: Thread | None = None
         self._dropped = 0
+        self._beginning = Lock()
 
     def warning(self, event: str, **fields: Any) -> None:
         """As structlog's."""
@@ -47,10 +48,11 @@ class BackgroundLog:
         self._thread, self._dropped = None, 0
 
     def _put(self, level: str, event: str, fields: dict[str, Any]) -> None:
-        if self._thread is None:
-            # As a daemon: a log that is never read must not keep a process that has to end.
-            self._thread = Thread(target=copy_context().run, args=(self._write,), name="log", daemon=True)
-            self._thread.start()
+        with self._beginning:
+            if self._thread is None:
+                # As a daemon: a log that is never read must not keep a process that has to end.
+                self._thread = Thread(target=copy_context().run, args=(self._write,), name="log", daemon=True)
+                self._thread.start()
         try:
             self._lines.put_nowait((level, event, {"timestamp": datetime.now(UTC).isoformat(), **fields}))
         except Full:

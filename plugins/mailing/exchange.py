@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from mailing import breaker, db, gateways, messages, runs, throttle
+from mailing.background_log import BackgroundLog
 from mailing.breaker import Breaker, Report
 from mailing.local_hours import LocalHours, Span, spans
 from mailing.messages import Batch, Claim, Outcome, Outlook, Terms
@@ -44,10 +45,19 @@ class Exchange:
     terms: Terms
     route: tuple[str, str, str]  # what this task's session with the gateway is opened for, whatever the terms say later
 
-    def __init__(self, campaign_id: int, number: int, connect: Callable[[], db.Connection], *, is_probe: bool) -> None:
+    def __init__(
+        self,
+        campaign_id: int,
+        number: int,
+        connect: Callable[[], db.Connection],
+        log: BackgroundLog,
+        *,
+        is_probe: bool,
+    ) -> None:
         self._campaign_id = campaign_id
         self._number = number
         self._connect = connect
+        self._log = log
         self.is_probe = is_probe  # this task holds the right to probe the gateway
         self.is_lost = False  # the lease ran out: claims are for others now
         self.is_ending = False  # the task is told to end
@@ -64,7 +74,7 @@ class Exchange:
             with self._connection.transaction():
                 messages.plan_for_sending(self._connection)
                 self.batch = messages.batch(self._connection, self._campaign_id, self._number)
-                messages.recover_claims(self._connection, self._campaign_id, self.batch)
+                messages.recover_claims(self._connection, self._campaign_id, self.batch, self._log.warning)
                 holder = f"{socket.gethostname()}:{os.getpid()}"
                 self._token = messages.take_lease(self._connection, self._campaign_id, self._number, holder)
                 self._renew()
@@ -199,7 +209,7 @@ class Exchange:
                 self._connection, self._campaign_id, self._token, self._number, self.batch, self._last_call_s
             )
             if look.sending and (look.lease_s or 0.0) <= 0.0:
-                messages.recover_claims(self._connection, self._campaign_id, self.batch)
+                messages.recover_claims(self._connection, self._campaign_id, self.batch, self._log.warning)
             if look.breaker_state != "closed" and look.is_due and not self.is_probe:
                 self.is_probe = gateways.take_probe(self._connection, self._gateway)
         if look.audience_stale and look.status == "running":

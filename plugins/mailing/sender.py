@@ -83,7 +83,7 @@ class BatchSender:
         log = structlog.get_logger(__name__).bind(campaign_id=campaign_id, batch=number)
         self._log = BackgroundLog(log)
         self._name = f"campaign {campaign_id}, batch {number}"
-        self._exchange = Exchange(campaign_id, number, connect, is_probe=is_probe)
+        self._exchange = Exchange(campaign_id, number, connect, self._log, is_probe=is_probe)
         self._posting = Posting(self._exchange, self._log)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ahead = 0  # as many as are answered between two exchanges are claimed before there is room for them
