@@ -47,27 +47,24 @@ def forget_parses():
     from airflow.utils.session import create_session
 
     with create_session() as session:
-        session.query(DagModel).filter_by(relative_fileloc="campaigns.py").delete()
+        of_file = session.query(DagModel).filter_by(bundle_name="of-the-test", relative_fileloc="campaigns.py")
+        of_file.update({"last_parsed_time": None, "last_parse_duration": None})
 
 
 @pytest.fixture
 def upkeep_is_known(airflow_db):
-    """As if Airflow had parsed the DAG `upkeep`, and nobody had asked for anything."""
+    """As if Airflow had parsed the DAG `upkeep` but no campaign, and nobody had asked for anything."""
     from airflow.models.dag import DagModel
-    from airflow.models.dagbag import DagPriorityParsingRequest
     from airflow.models.dagbundle import DagBundleModel
     from airflow.utils.session import create_session
 
-    def clean(session):
-        session.query(DagPriorityParsingRequest).delete()
-        session.query(DagModel).filter_by(bundle_name="of-the-test").delete()
-        session.query(DagBundleModel).filter_by(name="of-the-test").delete()
-
+    forget_parses()
+    forget_requests()
     with create_session() as session:
-        clean(session)
-        session.add(DagBundleModel(name="of-the-test"))
+        session.merge(DagBundleModel(name="of-the-test"))
         session.flush()
-        session.add(DagModel(dag_id="upkeep", bundle_name="of-the-test", relative_fileloc="upkeep.py"))
+        upkeep = session.merge(DagModel(dag_id="upkeep"))
+        upkeep.bundle_name, upkeep.relative_fileloc = "of-the-test", "upkeep.py"
     yield
-    with create_session() as session:
-        clean(session)
+    forget_parses()
+    forget_requests()
