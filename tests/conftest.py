@@ -41,11 +41,8 @@ from local.settings import Settings  # noqa: E402
 from local.simulator import RunningSimulator, running_simulator  # noqa: E402
 from local.stack import Stack  # noqa: E402
 
-pytest_plugins = [
-    "tests.web",
-    "tests.receiver",
-    "tests.parsing",
-]  # one app for tests/api and tests/admin: it takes seconds to build
+# One app for tests/api and tests/admin: it takes seconds to build.
+pytest_plugins = ["tests.web", "tests.receiver", "tests.parsing"]
 
 TEMPLATE = "mailing_template"
 MEMORY = Path("/dev/shm")  # noqa: S108  (a database there is cloned in 30 ms; on a disk that others use, in 500)

@@ -231,7 +231,8 @@ class Exchange:
         """
         if self.is_ending or self.is_lost:
             return
-        hours = self._hours = self.terms.local_hours
+        terms = self.terms  # of one pass: hours that a renewal brings meanwhile must not go with the zones of these
+        hours = self._hours = terms.local_hours
         self._zones, self._zones_until, until_next = None, 0.0, 0.0  # to be done again if it is cut off
         if hours is not None:
             with self._connection.transaction():
@@ -244,7 +245,7 @@ class Exchange:
             began = time.monotonic()
             with self._connection.transaction():
                 is_renewed = self.is_renewal_due and self._renew()
-                messages.follow_local_hours(self._connection, self._campaign_id, part, self.terms, self._zones)
+                messages.follow_local_hours(self._connection, self._campaign_id, part, terms, self._zones)
             if is_renewed:
                 self._renewed_at = began
         self._zones_until = until_next
