@@ -26,6 +26,7 @@ from mailing import campaigns, db, gateways, messages, runs
 from mailing.breaker import RAMP_FROM, TOLERANCE
 from mailing.errors import NotFound
 from mailing.exchange import HOURS_SLICE
+from mailing.messages import RENEW_S
 from mailing.sender import BatchSender, Stopped
 from tests.builders import (
     a_campaign,
@@ -764,6 +765,30 @@ def test_a_task_that_is_told_to_end_leaves_what_was_not_told_yet(connection, gat
     assert row["n"] == HOURS_SLICE
     assert states(connection, campaign_id) == {"pending": HOURS_SLICE + 1}
     assert connection.execute("SELECT * FROM leases").fetchall() == []
+
+
+def test_hours_that_are_taken_away_in_the_middle_of_telling_cost_nobody_a_message(connection, gateway):
+    """The task learns of it between two slices, for its lease is renewed there; what it had found is of before."""
+    assert RENEW_S < 2.2  # so long the first slice takes
+    campaign_id, _ = an_open_campaign(connection, clients=HOURS_SLICE + 1, batch_size=2 * HOURS_SLICE)
+    stop = connection.execute("SELECT sending_stop FROM campaigns").fetchone()["sending_stop"]
+    seconds = (stop - now()).total_seconds()
+    local_from, local_to = hours_in("UTC", seconds + 60, seconds + 3600)  # nobody is awake before the stop
+    campaigns.edit(connection, campaign_id, actor="anna", local_from=local_from, local_to=local_to)
+    connection.execute(
+        "CREATE FUNCTION take_away() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF pg_trigger_depth() = 1 AND EXISTS (SELECT FROM messages WHERE reason = 'local_hours')"
+        "  AND EXISTS (SELECT FROM campaigns WHERE local_from IS NOT NULL) THEN"
+        "  PERFORM pg_sleep(2.2); UPDATE campaigns SET local_from = NULL, local_to = NULL;"
+        " END IF; RETURN NULL; END $$"
+    )
+    connection.execute(
+        "CREATE TRIGGER take_away AFTER UPDATE ON messages FOR EACH STATEMENT EXECUTE FUNCTION take_away()"
+    )
+
+    send(campaign_id)
+
+    assert states(connection, campaign_id) == {"sent": HOURS_SLICE + 1}
 
 
 def test_tasks_tell_their_batches_to_wait_one_after_the_other(connection, gateway):
