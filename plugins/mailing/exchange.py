@@ -145,8 +145,11 @@ class Exchange:
             if met.is_well or met.failures:
                 standing = gateways.report(self._connection, self._gateway, met, is_probe=self.is_probe)
             is_open = standing is not None and standing.state == "open"
-            can_claim = (room > 0 or unslotted > 0) and not (self.is_lost or is_open or self.is_halted)
-            granted = self._claim(room, unslotted) if can_claim else Granted(began)
+            # Hours that the renewal has just brought: claimed is when their spans are known, too (follow_hours).
+            are_hours_new = self.terms.local_hours != self._hours
+            can_claim = not (self.is_lost or is_open or self.is_halted or are_hours_new)
+            wants_any = room > 0 or unslotted > 0
+            granted = self._claim(room, unslotted) if wants_any and can_claim else Granted(began)
         if is_renewed:
             self._renewed_at = began  # only now that it is committed
         if granted.claims:
