@@ -342,6 +342,11 @@ def test_outcomes_survive_a_database_that_goes_away_for_a_moment(connection, gat
     assert set(gateway.counts().values()) == {1}
 
 
+def with_extra(**extra):
+    """A connection that is good but for its extra."""
+    return json.dumps({"conn_type": "http", "host": "127.0.0.1", "port": 9, "password": "x", "extra": extra})
+
+
 @pytest.mark.parametrize(
     ("connection_json", "said"),
     [
@@ -355,6 +360,15 @@ def test_outcomes_survive_a_database_that_goes_away_for_a_moment(connection, gat
         ('{"conn_type": "http", "password": "x"}', "host, schema: wanted http or https and the gateway's host"),
         ('{"conn_type": "http", "host": "ftp://x", "password": "x"}', "host, schema: wanted http or https"),
         ('{"conn_type": "http", "host": "u:p@x", "password": "x"}', "without a user"),
+        (with_extra(**{"X-A": 1}), "extra: 'X-A': wanted a header"),
+        (with_extra(proxies={"http": "proxy:3128"}), "extra: proxy: wanted its http or https address"),
+        (with_extra(proxy=3128), "extra: proxy: wanted its http or https address"),
+        (
+            with_extra(verify="/nowhere/ca.pem"),
+            "extra: verify: /nowhere/ca.pem: No such file or directory; wanted true",
+        ),
+        (with_extra(verify=__file__), "extra: verify: .*test_sender.py: .*wanted true, false, or the path"),
+        (with_extra(verify=1), "extra: verify: 1: wanted true, false, or the path"),
     ],
 )
 @pytest.mark.usefixtures("airflow_db")
@@ -391,6 +405,7 @@ def test_names_that_never_resolve_to_a_listener_are_safe_to_repeat(connection, g
     for base, extra in (
         (f"http://localhost:{port}", None),
         (gateway.url, {"proxy": f"http://127.0.0.1:{port}"}),
+        (gateway.url, {"proxies": {"http": f"http://127.0.0.1:{port}", "https": "http://127.0.0.1:1"}}),
     ):
         host, base_port = base.removeprefix("http://").split(":")
         mended = {"conn_type": "http", "host": host, "port": int(base_port), "password": "x", "extra": extra or {}}

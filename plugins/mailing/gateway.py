@@ -132,7 +132,7 @@ def _timeout(timeout_s: float) -> aiohttp.ClientTimeout:
 async def open_gateway(terms: Terms) -> AsyncIterator[Gateway]:
     """The gateway of the terms, with the connection's host, options and token as they are now.
 
-    Raises InvalidInput for a connection that is not defined, or has no usable address or no token.
+    Raises InvalidInput for a connection that is not defined, or has no usable address, token, proxy or CA file.
     """
     hook = HttpAsyncHook(http_conn_id=terms.connection_id)
     try:
@@ -143,21 +143,23 @@ async def open_gateway(terms: Terms) -> AsyncIterator[Gateway]:
     _check_base_url(terms.connection_id, config.base_url)
     _check_headers(terms.connection_id, connection.password, config.headers or {})
     options = config.extra_options or {}
+    proxy = _proxy(terms.connection_id, options.get("proxy"), yarl.URL(config.base_url).scheme)
+    tls = _ssl(terms.connection_id, options.get("verify_ssl", True))
     async with aiohttp.ClientSession(
         # The sender holds the limit of requests in flight.
-        connector=aiohttp.TCPConnector(limit=0, ssl=_ssl(options.get("verify_ssl", True))),
+        connector=aiohttp.TCPConnector(limit=0, ssl=tls),
         headers={
             **(config.headers or {}),
             "Authorization": f"Bearer {connection.password}",
             "Content-Type": "application/json",
         },
-        proxy=options.get("proxy"),
+        proxy=proxy,
         trust_env=bool(options.get("trust_env", False)),
     ) as session:
         yield Gateway(session, config.base_url, terms, token_expiry(connection.password))
 
 
-def _check_headers(connection_id: str, token: str | None, headers: Mapping[str, str]) -> None:
+def _check_headers(connection_id: str, token: str | None, headers: Mapping[str, object]) -> None:
     """Refuse what would fail each request, after its message was claimed: a line end that was pasted with the token."""
     if not token:
         raise InvalidInput(f"connection {connection_id}: password: wanted the gateway's bearer token, got none")
@@ -166,7 +168,7 @@ def _check_headers(connection_id: str, token: str | None, headers: Mapping[str, 
             f"connection {connection_id}: password: wanted the gateway's bearer token, without blanks or line ends"
         )
     for name, value in headers.items():
-        if not re.fullmatch(r"[!-~]+", name) or not re.fullmatch(r"[ -~\t]*", value):
+        if not re.fullmatch(r"[!-~]+", name) or not isinstance(value, str) or not re.fullmatch(r"[ -~\t]*", value):
             raise InvalidInput(f"connection {connection_id}: extra: {name!r}: wanted a header, of printable ASCII")
 
 
@@ -194,9 +196,35 @@ def _check_base_url(connection_id: str, base_url: str) -> None:
         )
 
 
-def _ssl(verify: bool | str) -> bool | ssl.SSLContext:
+def _proxy(connection_id: str, given: object, scheme: str) -> str | None:
+    """The proxy's URL; of a mapping by scheme, as the library requests has it, the one for the gateway's scheme."""
+    url = given.get(scheme) if isinstance(given, Mapping) else given
+    if not url:
+        return None
+    try:
+        is_good = yarl.URL(str(url)).scheme in ("http", "https") and bool(yarl.URL(str(url)).host)
+    except ValueError:
+        is_good = False
+    if not isinstance(url, str) or not is_good:  # it may hold a password: not to be shown
+        raise InvalidInput(
+            f"connection {connection_id}: extra: proxy: wanted its http or https address, or one by scheme"
+        )
+    return url
+
+
+def _ssl(connection_id: str, verify: object) -> bool | ssl.SSLContext:
     """What aiohttp wants for the connection's `verify`: true, false, or the path of a CA file."""
-    return ssl.create_default_context(cafile=verify) if isinstance(verify, str) else verify
+    if isinstance(verify, bool):
+        return verify
+    wanted = "wanted true, false, or the path of a file of CA certificates that this worker can read"
+    if not isinstance(verify, str):
+        raise InvalidInput(f"connection {connection_id}: extra: verify: {verify!r}: {wanted}")
+    try:
+        return ssl.create_default_context(cafile=verify)
+    except OSError as error:  # ssl.SSLError is one
+        raise InvalidInput(
+            f"connection {connection_id}: extra: verify: {verify}: {error.strerror}; {wanted}"
+        ) from error
 
 
 def _attempt(

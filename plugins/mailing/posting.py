@@ -136,7 +136,9 @@ class Posting:
         try:
             attempt = await gateway.post(claim, timeout_s)
         except Exception as error:
-            # A fault of ours must cost this one message its certainty, and no other.
+            # A fault of ours must cost this one message its certainty, and no other; one that meets each message must
+            # not put a whole audience in doubt.
+            self.met.failed("unforeseen", None)
             self._log.error("unforeseen", message_id=claim.id, client_id=claim.client_id, exc_info=error)
             return outcomes.unforeseen(claim, error)
         outcomes.note(self.met, attempt)
