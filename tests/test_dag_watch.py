@@ -127,7 +127,7 @@ def test_the_setting_turns_it_off_and_a_wrong_one_keeps_no_server_from_starting(
     with capture_logs() as logs, running():
         assert ("dag-watch" in {thread.name for thread in threading.enumerate()}) == looks
     assert [line["event"] for line in logs if setting in line["event"]] == (
-        ["MAILING_DAG_WATCH_S=2s: wanted seconds; it is taken for 2"] if looks else []
+        ["MAILING_DAG_WATCH_S=2s: wanted a number of seconds; it is taken for 2"] if looks else []
     )
 
 

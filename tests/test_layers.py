@@ -26,6 +26,7 @@ FLOORS = [
         "metric_list",
         "csv_rows",
         "background_log",
+        "environment",
     },
     {"db", "models", "client_file"},
     {"migrate", "audit", "pool", "listing", "idempotency", "problems"},

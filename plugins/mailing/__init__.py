@@ -5,7 +5,7 @@ Floors, each importing only from the ones below it (proven by tests/test_layers.
 0. `errors`
 1. rules, pure: `window`, `local_hours`, `throttle`, `breaker`, `replies`, `phone`, `segments`;
    `metric_list`: every metric there is; `csv_rows`: the rows of a CSV file;
-   `background_log`: a log whose writer never waits
+   `background_log`: a log whose writer never waits; `environment`: numbers from variables
 2. tables and files: `db`, `models` (and migrations), `client_file`
 3. `migrate`; `audit`: who decided what; `pool`, `listing`, `idempotency`, `problems`: what a web server needs
 4. `tags`; `campaign_rows`: campaigns as they are read; `gate`: who may come in; `headers`; `poke`: tells Airflow

@@ -7,7 +7,6 @@ written. So it need not do that often; a thread of the API server, which may tou
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -18,6 +17,7 @@ import structlog
 from sqlalchemy.orm import configure_mappers
 
 from mailing import campaigns, db, poke
+from mailing.environment import number
 
 log = structlog.get_logger(__name__)
 
@@ -56,7 +56,7 @@ class DagWatch:
 @contextmanager
 def running() -> Iterator[None]:
     """While the block lasts, a thread of this process looks."""
-    look_s = _look_s()
+    look_s = number("MAILING_DAG_WATCH_S", LOOK_S, "seconds")
     if look_s <= 0:
         yield
         return
@@ -68,15 +68,6 @@ def running() -> Iterator[None]:
         yield
     finally:
         over.set()
-
-
-def _look_s() -> float:
-    given = os.environ.get("MAILING_DAG_WATCH_S") or LOOK_S
-    try:
-        return float(given)
-    except ValueError:  # the whole API server would not start for it
-        log.error(f"MAILING_DAG_WATCH_S={given}: wanted seconds; it is taken for {LOOK_S:g}")
-        return LOOK_S
 
 
 def _look_until(over: Event, look_s: float) -> None:

@@ -7,7 +7,6 @@ an *admin* also deletes and configures gateways.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -27,11 +26,12 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mailing import problems
+from mailing.environment import number
 
-MAX_BODY = int(os.environ.get("MAILING_MAX_BODY") or 4 << 20)
+MAX_BODY = int(number("MAILING_MAX_BODY", 4 << 20, "bytes"))
 """Bytes of a request's body; `MAILING_MAX_IMPORT` is for files of clients."""
 
-MAX_IMPORT = int(os.environ.get("MAILING_MAX_IMPORT") or 1 << 30)
+MAX_IMPORT = int(number("MAILING_MAX_IMPORT", 1 << 30, "bytes"))
 
 ADMIN_ROLES = ("admin",)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import random
 import time
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from airflow.sdk import BaseAsyncOperator, BaseOperator, Context
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from mailing import announce, db, messages, runs, webhook
+from mailing import announce, db, environment, messages, runs, webhook
 from mailing.errors import NotFinished, NotFound
 from mailing.outcomes import Wait
 from mailing.sender import BatchSender, Stopped
@@ -201,7 +200,8 @@ def _rest_s() -> float:
 
 
 def _turn_s() -> float:
-    return float(os.environ.get("MAILING_TURN_S") or TURN_S) * random.uniform(1 - TURN_SPREAD, 1 + TURN_SPREAD)  # noqa: S311
+    spread = random.uniform(1 - TURN_SPREAD, 1 + TURN_SPREAD)  # noqa: S311
+    return environment.number("MAILING_TURN_S", TURN_S, "seconds") * spread
 
 
 class SendBatchOperator(SendingOperator):
