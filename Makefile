@@ -110,7 +110,7 @@ compose-logs:  ## Follow the cluster's logs (of one service: make compose-logs S
 compose-import:  ## Import clients on the cluster: make compose-import FILE=clients.csv
 	@test -n "$(FILE)" || { echo "FILE is not set: wanted make compose-import FILE=clients.csv" >&2; exit 2; }
 	@$(IN_A_WORKER) sh -c 'rm -f "$$0" && cat > "$$0"' "/opt/airflow/imports/$(notdir $(FILE))" < "$(FILE)"
-	@$(ON_A_WORKER) import "/opt/airflow/imports/$(notdir $(FILE))"
+	@$(ON_A_WORKER) import --actor "$$(id -un)" "/opt/airflow/imports/$(notdir $(FILE))"
 
 compose-export:  ## As make export, from the cluster: make compose-export CAMPAIGN=17 FILE=out.parquet
 	@test -n "$(CAMPAIGN)" && test -n "$(FILE)" || { echo "wanted make compose-export CAMPAIGN=17 FILE=out.parquet (or out.csv)" >&2; exit 2; }

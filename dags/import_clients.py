@@ -54,19 +54,23 @@ def import_clients() -> None:
     """Wire the one task."""
 
     @task(outlets=[CLIENTS], retries=3, retry_delay=timedelta(seconds=30), multiple_outputs=False)
-    def import_file(path: str, reject_file: str) -> dict[str, Any]:
+    def import_file(path: str, reject_file: str, actor: str) -> dict[str, Any]:
         """The counts of the import."""
         from mailing import client_import, db
         from mailing.errors import InvalidInput
 
         try:
             with db.transaction() as connection:
-                figures = client_import.import_clients(connection, path, reject_file or None)
+                figures = client_import.import_clients(connection, path, reject_file or None, actor=actor)
         except InvalidInput as error:
             raise AirflowFailException(str(error)) from None  # the message says it all
         return {name: value for name, value in asdict(figures).items() if name != "reject_file"}
 
-    import_file("{{ params.path }}", "{{ params.reject_file or '' }}")
+    import_file(
+        path="{{ params.path }}",
+        reject_file="{{ params.reject_file or '' }}",
+        actor="{{ dag_run.triggering_user_name or 'DAG ' ~ dag_run.dag_id }}",
+    )
 
 
 import_clients()

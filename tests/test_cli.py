@@ -13,7 +13,7 @@ import pytest
 
 from local.settings import free_port
 from mailing import messages
-from tests.builders import a_campaign, an_open_campaign, claim, now, outcome_of, some_clients, states
+from tests.builders import a_campaign, an_open_campaign, audited, claim, now, outcome_of, some_clients, states
 from tests.conftest import ROOT
 
 
@@ -23,17 +23,18 @@ def mailing(*arguments):
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
-@pytest.mark.usefixtures("database")
-def test_import_prints_what_became_of_the_rows(tmp_path):
+def test_import_prints_what_became_of_the_rows_and_keeps_who_did_it(connection, tmp_path):
     file = tmp_path / "clients.csv"
     file.write_text("phone_number,tags,timezone\n+7 (103) 000-00-01,art,Europe/Samara\n123,,\n")
 
-    done = mailing("import", str(file))
+    done = mailing("import", str(file), "--actor", "olga")
 
     assert done.returncode == 0, done.stderr
     assert "2 rows: 1 clients (1 new, 0 updated, 0 unchanged), 0 repeated, 1 normalised, 1 rejected" in done.stdout
     assert "rejected for phone_number: 1" in done.stdout
     assert str(tmp_path / "clients.rejects.csv") in done.stdout
+    [(actor, action, _, _, detail)] = audited(connection)
+    assert (actor, action, detail["rows"]) == ("olga", "import_clients", 2)
 
 
 @pytest.mark.usefixtures("database")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     importing = commands.add_parser("import", help="bring a client list (CSV) into the database")
     importing.add_argument("file", type=Path)
     importing.add_argument("--reject-file", type=Path, help="default: beside FILE, as <name>.rejects.csv")
+    _add_actor(importing)
     for name in TRANSITIONS:
         _add_campaign_command(commands, name, f"{name} a campaign")
     settling = _add_campaign_command(commands, "settle", "settle the messages of a campaign that are unknown")
@@ -37,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settling.add_argument("--reason", help="only those that are unknown for this reason")
     verifying = commands.add_parser("verify", help="count the ledger anew, and tell where the kept counts differ")
     verifying.add_argument("--campaign", type=int, help="only this one")
-    _add_campaign_command(commands, "forecast", "whom a campaign can reach before its stop, by time zone")
+    forecasting = commands.add_parser("forecast", help="whom a campaign can reach before its stop, by time zone")
+    forecasting.add_argument("campaign", type=int)
     exporting = commands.add_parser("export", help="write the outcomes of a campaign to a file")
     exporting.add_argument("campaign", type=int)
     exporting.add_argument("file", type=Path, help="its suffix says what it is to be: .csv or .parquet")
@@ -58,8 +61,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _add_campaign_command(commands: Any, name: str, said: str) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(name, help=said)
     command.add_argument("campaign", type=int)
-    command.add_argument("--actor", default=getpass.getuser(), help="who decides; default: you")
+    _add_actor(command)
     return command
+
+
+def _add_actor(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--actor", default=_you(), help="who decides, as the audit log is to have it; default: %(default)s"
+    )
+
+
+def _you() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container nobody may be called so
+        return f"uid {os.getuid()}"
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -67,7 +83,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.command == "migrate":
         migrate.migrate(db.sqlalchemy_url())
     elif options.command == "import":
-        _import(options.file, options.reject_file)
+        _import(options.file, options.reject_file, options.actor)
     elif options.command == "settle":
         with db.transaction() as connection:
             settled = verdicts.settle_all(
@@ -157,9 +173,9 @@ def _export(campaign_id: int, file: Path) -> None:
     print(f"campaign {campaign_id}: {file}, {file.stat().st_size:,} bytes")
 
 
-def _import(file: Path, reject_file: Path | None) -> None:
+def _import(file: Path, reject_file: Path | None, actor: str) -> None:
     with db.transaction() as connection:
-        figures = client_import.import_clients(connection, file, reject_file)
+        figures = client_import.import_clients(connection, file, reject_file, actor=actor)
     print(
         f"{figures.rows:,} rows: {figures.clients:,} clients ({figures.inserted:,} new, {figures.updated:,} updated,"
         f" {figures.unchanged:,} unchanged), {figures.repeated_phone:,} repeated, {figures.normalised:,} normalised,"

@@ -7,6 +7,8 @@ import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk.exceptions import ParamValidationError
 
+from tests.builders import audited
+
 FILE = Path(__file__).parents[2] / "dags" / "import_clients.py"
 GOOD = {"rows": 2, "clients": 1, "repeated_phone": 0, "normalised": 1, "rejected": {"tags": 1}}
 
@@ -68,6 +70,7 @@ def test_a_run_imports_the_file_and_a_second_one_changes_nothing(run, source, co
     assert counts == GOOD | {"inserted": 0, "updated": 0, "unchanged": 1}
 
     assert connection.execute("SELECT phone_number FROM clients").fetchall() == [{"phone_number": "79001234567"}]
+    assert [(actor, action) for actor, action, *_ in audited(connection)] == [("dag_test", "import_clients")] * 2
     assert (source.parent / "list.rejects.csv").exists()
 
 
