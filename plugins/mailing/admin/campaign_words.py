@@ -12,16 +12,16 @@ from typing import Any
 from mailing.watch import Breaker, Watched
 
 STATES = {
-    "sent": ("sent", "bg-green"),
-    "failed": ("failed", "bg-red"),
-    "unknown": ("in doubt", "bg-orange"),
-    "expired": ("expired", "bg-purple"),
-    "cancelled": ("cancelled", "bg-secondary"),
-    "excluded": ("excluded", "bg-muted"),
-    "sending": ("sending", "bg-azure"),
-    "pending": ("waiting", "mailing-waiting"),
+    "sent": "sent",
+    "failed": "failed",
+    "unknown": "in doubt",
+    "expired": "expired",
+    "cancelled": "cancelled",
+    "excluded": "excluded",
+    "sending": "sending",
+    "pending": "waiting",
 }
-"""Of each state its word and its colour, in the order of the progress bar."""
+"""Of each state its word, in the order of the progress bar. Its colour: static/mailing.css."""
 
 STATUSES = {
     "scheduled": "bg-azure-lt",
@@ -92,7 +92,7 @@ def test_send(row: Mapping[str, Any]) -> str:
         return "nobody knows: the server that sent it died meanwhile; it may have arrived"
     if row["state"] == "sending":
         return "on its way"
-    word = STATES[row["state"]][0]
+    word = STATES[row["state"]]
     return f"{word}: {reason(row['reason'])}" if row["reason"] else word
 
 

@@ -44,7 +44,7 @@ class GatewaysView(Rows):
     display_name = "gateway"
     icon = "fa-solid fa-tower-broadcast"
     pk_attr = "name"
-    empty = "There is no gateway: `make migrate` makes the first one."
+    empty = "There is no gateway: `python -m mailing.cli migrate` makes the first one."
     fields: tuple[BaseField, ...] = (
         StringField("name", label="Name", exclude_from_edit=True),
         BaseField("breaker_state", label="Now", exclude_from_edit=True, getter=lambda _, row: in_words(row),
@@ -67,7 +67,7 @@ class GatewaysView(Rows):
     row_actions = ("view", "edit")
 
     def can_create(self, request: Request) -> bool:
-        """Nobody: a gateway is a matter of migrations."""
+        """Nobody: docs/gateway.md says how, by SQL; its connection is Airflow's."""
         return False
 
     def can_edit(self, request: Request) -> bool:

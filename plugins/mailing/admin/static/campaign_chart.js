@@ -3,7 +3,6 @@ import {chart, counting, naming, painted} from "./chart_look.js";
 import {local, number} from "./times.js";
 
 const NAMES = {sent: "sent", failed: "failed", unknown: "in doubt"};
-const COLOURS = {sent: "green", failed: "red", unknown: "orange"};
 const MAX_COLUMNS = 60;
 
 let drawn = null;
@@ -22,7 +21,7 @@ function table(data) {
     const series = states.map(function (state) {
         const counts = columns.map(function () { return 0; });
         data.series[state].forEach(function (point) { counts[place(point[0])] += point[1]; });
-        return {label: NAMES[state], data: counts, barPercentage: 1, categoryPercentage: 0.9, ...painted(COLOURS[state])};
+        return {label: NAMES[state], data: counts, barPercentage: 1, categoryPercentage: 0.9, ...painted("mailing-" + state)};
     });
     return {series, labels: columns.map(function (at) { return local(at, step < 60000); })};
 }

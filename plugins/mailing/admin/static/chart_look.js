@@ -3,9 +3,9 @@
 const Chart = window.Chart;
 const known = new Map();
 
-// What Tabler's variable says at present, as a canvas understands it.
+// What a variable of the style sheets says at present, as a canvas understands it.
 function colour(name) {
-    if (!known.has(name)) known.set(name, getComputedStyle(document.documentElement).getPropertyValue("--tblr-" + name).trim());
+    if (!known.has(name)) known.set(name, getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim());
     return known.get(name);
 }
 
@@ -37,7 +37,7 @@ export function chart(element, height, config) {
 }
 
 function dress(defaults) {
-    const text = paint("body-color"), line = paint("border-color");
+    const text = paint("tblr-body-color"), line = paint("tblr-border-color");
     Object.assign(defaults, {animation: false, maintainAspectRatio: false, locale: "en-US"});  // as times.number
     defaults.font.family = getComputedStyle(document.body).fontFamily;
     defaults.scale.ticks.color = text;

@@ -1,16 +1,11 @@
 // Draws every element with data-chart out of its data-figures.
 import {chart, counting, naming, paint, painted} from "./chart_look.js";
 
-const COLOURS = {
-    open: "azure", pending: "azure", sending: "blue", sent: "green", failed: "red",
-    unknown: "orange", expired: "yellow", cancelled: "secondary", excluded: "purple",
-};
-
 function donut(figures) {
     const states = Object.keys(figures).filter(function (state) { return figures[state]; });
-    const paints = states.map(function (state) { return paint(COLOURS[state]); });
+    const paints = states.map(function (state) { return paint("mailing-" + state); });
     const ofPart = function (context) { return paints[context.dataIndex](); };
-    const gap = paint("bg-surface");
+    const gap = paint("tblr-bg-surface");
     return {
         type: "doughnut",
         data: {
@@ -41,7 +36,7 @@ function bars(figures, lies) {
         data: {
             labels: figures.categories,
             datasets: figures.series.map(function (each) {
-                return {label: each.name, data: each.data, barPercentage: 1, categoryPercentage: 0.8, ...painted(COLOURS[each.name])};
+                return {label: each.name, data: each.data, barPercentage: 1, categoryPercentage: 0.8, ...painted("mailing-" + each.name)};
             }),
         },
         options: {

@@ -12,7 +12,7 @@ $(function () {
         const chosen = Array.from(document.querySelectorAll("[data-sa-hook='row-checkbox']:checked"), (box) => box.closest("tr"));
         modal.querySelectorAll("[data-mailing-figure]").forEach(function (figure) {
             const state = figure.dataset.mailingFigure;
-            const rows = state ? chosen.filter((row) => row.querySelector(`[data-mailing-state='${state}']`)) : chosen;
+            const rows = state ? chosen.filter((row) => row.querySelector(`[data-state='${state}']`)) : chosen;
             figure.textContent = rows.length.toLocaleString("en");
         });
     });
