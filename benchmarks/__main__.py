@@ -70,12 +70,13 @@ def _measure(arguments: argparse.Namespace, console: Console) -> Results:
                 results.broken[name] = f"{type(error).__name__}: {error}"
                 console.print_exception()
             results.seconds[name] = time.monotonic() - began
+            say(f"took {results.seconds[name]:.0f} s")
     return results
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer messages: some five minutes")
+    parser.add_argument("--quick", action="store_true", help="fewer messages and repeats: under five minutes")
     parser.add_argument("--full", action="store_true", help="send the million of `memory` to its end")
     parser.add_argument(
         "--only", action="append", choices=list(MEASUREMENTS), metavar="NAME",

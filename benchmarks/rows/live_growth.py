@@ -19,7 +19,7 @@ TRIGGERS = 8
 
 def measure(bench: Bench) -> list[Row]:
     """From the start they share until the last one's first POST ÷ what as many bare runs take from their release."""
-    size, lead_s, limit_s = bench.pick((500, 240, 1_800), (40, 45, 240))
+    size, lead_s, limit_s = bench.pick((500, 240, 1_800), (40, 20, 240))
     airflow = bench.airflow()
     bare = _run_bare(airflow, size, limit_s)
     bench.say(f"{size} bare runs: {bare:.1f} s until the last one's second task began")

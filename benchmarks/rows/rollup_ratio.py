@@ -11,7 +11,6 @@ from benchmarks.row import Goal, Row
 from benchmarks.sending import Sending, send_batch
 from local.postgres import processes
 
-REPEATS = 7
 IN_FLIGHT = 100
 
 
@@ -25,7 +24,7 @@ class Measured:
 
 def measure(bench: Bench) -> list[Row]:
     """Without counts, with, with, without, …: the ratio of the medians of messages a second."""
-    size = bench.pick(30_000, 10_000)
+    size, repeats = bench.pick((30_000, 7), (10_000, 3))
     counted: list[Measured] = []
     uncounted: list[Measured] = []
     with bench.database() as database, bench.fast_gateway() as gateway:
@@ -37,7 +36,7 @@ def measure(bench: Bench) -> list[Row]:
             sending = send_batch(bench, database, gateway, campaign)
             return Measured(sending, sending.report.cpu_s + _cpu_s(bench) - before)
 
-        for repeat in range(1, REPEATS + 1):
+        for repeat in range(1, repeats + 1):
             # Who goes first has the better of a machine that grows busy, so they take turns in that, too.
             for counts in (True, False) if repeat % 2 else (False, True):
                 campaign = database.open_campaign(code, batch_size=size)

@@ -13,7 +13,6 @@ from benchmarks.gateways import Gateway
 from benchmarks.row import Goal, Row
 from benchmarks.sending import Sending, send_batch
 
-REPEATS = 5
 IN_FLIGHT = 100
 FREE_SHARE = 0.9
 """The bare loop takes a whole core where it gets one and the gateway keeps up; below this share, mistrust the row."""
@@ -21,12 +20,12 @@ FREE_SHARE = 0.9
 
 def measure(bench: Bench) -> list[Row]:
     """Bare, sender, bare, sender …: the ratio of the medians; its spread is that of the pairs."""
-    size = bench.pick(30_000, 10_000)
+    size, repeats = bench.pick((30_000, 5), (10_000, 3))
     bare, sender = [], []
     with bench.database() as database, bench.fast_gateway() as gateway:
         database.set_gateway(requests_in_flight=IN_FLIGHT)
         code = database.add_clients(size)
-        for repeat in range(1, REPEATS + 1):
+        for repeat in range(1, repeats + 1):
             bare.append(_post_bare(bench, gateway, size))
             sender.append(_send(bench, database, gateway, code, size))
             bench.say(

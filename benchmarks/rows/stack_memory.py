@@ -9,20 +9,20 @@ from benchmarks.bench import Bench
 from benchmarks.row import Goal, Row
 
 MIB = 2**20
-LOOKS, PAUSE_S = 60, 1.0
-"""A look each second for a minute: upkeep's tasks of each minute come and go in it."""
+PAUSE_S = 1.0
 
 
 def measure(bench: Bench) -> list[Row]:
     """PostgreSQL, Airflow and simulator, as they are most of the time once up."""
     airflow, held = bench.airflow(), []
-    for _ in range(LOOKS):
+    looks = bench.pick(60, 20)  # for a minute: upkeep's tasks of each come and go in it
+    for _ in range(looks):
         time.sleep(PAUSE_S)  # a look's pause
         held.append(airflow.pss() / MIB)
     return [
         Row(
             name="stack_memory",
-            what="the whole stack, idle for a minute (median PSS of all its processes)",
+            what=f"the whole stack, idle for {looks} s (median PSS of all its processes)",
             measured=median(held),
             goal=Goal("≤", 1_229),
             unit="MiB",

@@ -18,7 +18,7 @@ SECOND = "second"
 
 def measure(bench: Bench) -> list[Row]:
     """Messages a second of two processes ÷ one: 50 requests in flight each, every one answered after 20 ms."""
-    size, repeats = bench.pick((20_000, 3), (6_000, 2))
+    size, repeats = bench.pick((20_000, 3), (10_000, 1))
     one, two = [], []
     with bench.database() as database, bench.simulator() as gateway:
         gateway.reset(fixed_reply=True, latency={"kind": "fixed", "seconds": LATENCY_S})
