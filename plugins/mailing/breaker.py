@@ -1,6 +1,6 @@
 """When a gateway is to be left alone, and how it is tried again: one breaker per gateway, shared by all tasks.
 
-Source of the rules: docs/delivery.md, rule 7. Pure: nothing here reads a clock, a socket or a row.
+Source of the rules: docs/delivery.md, **Breaker**. Pure: nothing here reads a clock, a socket or a row.
 
 closed ── too many failures in a row, or a refused token ──▶ open ── the time to probe ──▶ half_open (one task probes)
   ▲                                                            ▲                               │

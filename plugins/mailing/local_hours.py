@@ -1,7 +1,7 @@
 """The local hours of a campaign: when a client may be messaged, by the clock on the client's own wall.
 
-Source of the rule: docs/delivery.md, rule 5. Pure: the moment is an argument, always aware, in any zone; what comes
-back is in UTC. A zone is an IANA name. Nothing here counts on every day having 24 hours or on every time of day
+Source of the rule: docs/delivery.md, **Local hours**. Pure: the moment is an argument, always aware, in any zone; what
+comes back is in UTC. A zone is an IANA name. Nothing here counts on every day having 24 hours or on every time of day
 coming once a day: only what the wall clock shows decides.
 """
 

@@ -1,6 +1,6 @@
 """What a reply of the gateway means for the message: one table, and how long to wait before trying again.
 
-Source of the rules: docs/delivery.md, rule 6. Pure: no socket, no row, and a clock only where none is given.
+Source of the rules: docs/delivery.md, **Replies**. Pure: no socket, no row, and a clock only where none is given.
 """
 
 from __future__ import annotations

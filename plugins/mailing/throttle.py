@@ -2,7 +2,7 @@
 
 A worker locks the gateway's and the campaign's row, reads the database's clock, books here, claims as many messages and
 writes the schedule back: one short transaction. Pure; every moment is in epoch seconds and means whole microseconds,
-as PostgreSQL keeps them. What holds in any span of T seconds, whatever the workers do (docs/delivery.md, rule 8):
+as PostgreSQL keeps them. What holds in any span of T seconds, whatever the workers do (docs/delivery.md, **Throttle**):
 
 - a campaign's own limit of r messages/s: at most r * T + 1 slots;
 - a gateway's limit of r messages/s: at most r * (T + SLIP_S) + 1 slots, because a campaign's own limit may put a
