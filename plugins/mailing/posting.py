@@ -117,8 +117,9 @@ class Posting:
         return bool(self.ready) and time.monotonic() - slot <= LATE_S
 
     async def _post_next(self, gateway: Gateway) -> None:
-        claim, claimed_at = self.ready.popleft()
-        self.in_flight[claim.id] = claim
+        claim, claimed_at = self.ready[0]
+        self.in_flight[claim.id] = claim  # first: another thread may read `known` at any moment
+        self.ready.popleft()
         outcome = await self._post(gateway, claim, claimed_at)
         self.outcomes.append((time.monotonic(), outcome))
         del self.in_flight[claim.id]
