@@ -322,4 +322,4 @@ def test_logs_show_no_phone_number(connection, a_list, caplog):
         import_clients(connection, a_list("79001234567,a,", "+7 (900) 123-45-68,a,", "7900123,,", "79001234569,a b,"))
 
     assert "rows=4" in caplog.text
-    assert "900" not in caplog.text
+    assert not re.search(r"900\D{0,3}123", caplog.text)  # a moment or a duration may hold three of its digits

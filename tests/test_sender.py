@@ -342,6 +342,41 @@ def test_outcomes_survive_a_database_that_goes_away_for_a_moment(connection, gat
     assert set(gateway.counts().values()) == {1}
 
 
+def test_outcomes_survive_a_server_that_takes_over_before_it_may_be_written_to(connection, gateway):
+    gateway.set(latency={"kind": "fixed", "seconds": 0.3})
+    connection.execute("UPDATE gateways SET requests_in_flight = 20")
+    campaign_id, [batch] = an_open_campaign(connection, clients=100)
+    database = connection.info.dbname
+
+    with capture_logs() as logs, in_a_thread(lambda: send(campaign_id, batch)):
+        wait_until(lambda: gateway.stats()["received"] >= 20)
+        connection.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        wait_until(lambda: [line for line in logs if line.get("error") == "ReadOnlySqlTransaction"])
+        connection.execute(f"ALTER DATABASE {database} RESET default_transaction_read_only")
+
+    assert states(connection, campaign_id) == {"sent": 100}
+    assert set(gateway.counts().values()) == {1}
+
+
+def test_what_a_lost_host_has_locked_is_free_again_soon(connection, gateway, monkeypatch):
+    """It says no more, not even goodbye: without a limit all that share its gateway would wait for two hours."""
+    monkeypatch.setitem(db.SESSION, "idle_in_transaction_session_timeout", "500ms")
+    campaign_id, [batch] = an_open_campaign(connection, clients=3, messages_per_second=1_000)
+    with db.connect() as lost:
+        lost.execute("SELECT FROM gateways FOR UPDATE")
+        lost.execute("UPDATE messages SET attempts = attempts + 1")
+
+        send(campaign_id, batch)
+
+        assert states(connection, campaign_id) == {"sent": 3}
+        assert {row["attempts"] for row in ledger(connection, campaign_id)} == {1}
+        lost.close()
+
+
 def with_extra(**extra):
     """A connection that is good but for its extra."""
     return json.dumps({"conn_type": "http", "host": "127.0.0.1", "port": 9, "password": "x", "extra": extra})
@@ -743,6 +778,23 @@ def test_a_zone_that_opens_later_is_left_for_later(connection, gateway):
     assert gateway.arrivals() == []
 
 
+@contextmanager
+def held_up_in_telling(connection, which):
+    """Whoever tells this message to wait (its number, from 0) does not get on until the connection given rolls back."""
+    connection.execute(
+        "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM pg_advisory_xact_lock(7); RETURN NEW; END $$"
+    )
+    row = connection.execute("SELECT id FROM messages ORDER BY id OFFSET %s LIMIT 1", (which,)).fetchone()
+    connection.execute(
+        "CREATE TRIGGER hold BEFORE UPDATE ON messages FOR EACH ROW"
+        f" WHEN (NEW.id = {row['id']} AND NEW.reason = 'local_hours') EXECUTE FUNCTION hold()"
+    )
+    with db.connect() as other:
+        other.execute("SELECT pg_advisory_xact_lock(7)")
+        yield other
+
+
 def test_a_large_batch_is_told_to_wait_slice_by_slice(connection, gateway):
     """So that whoever would pause the campaign waits for one of them."""
     campaign_id, _ = an_open_campaign(connection, clients=HOURS_SLICE + 1, batch_size=2 * HOURS_SLICE)
@@ -752,12 +804,10 @@ def test_a_large_batch_is_told_to_wait_slice_by_slice(connection, gateway):
     def told():
         return connection.execute("SELECT count(*) AS n FROM messages WHERE reason = 'local_hours'").fetchone()["n"]
 
-    with db.connect() as other:
-        other.execute("SELECT FROM messages WHERE id = (SELECT max(id) FROM messages) FOR UPDATE")
-        with sending(campaign_id) as results:
-            wait_until(lambda: waiting_for_locks(connection))
-            assert told() == HOURS_SLICE
-            other.rollback()
+    with held_up_in_telling(connection, HOURS_SLICE) as other, sending(campaign_id) as results:
+        wait_until(lambda: waiting_for_locks(connection))
+        assert told() == HOURS_SLICE
+        other.rollback()
 
     assert told() == HOURS_SLICE + 1
     assert 580 < results[0].wake_in_s < 602
@@ -769,12 +819,11 @@ def test_a_task_that_is_told_to_end_leaves_what_was_not_told_yet(connection, gat
     campaigns.edit(connection, campaign_id, actor="anna", local_from=local_from, local_to=local_to)
     sender = BatchSender(campaign_id, 1)
 
-    with db.connect() as other:
-        other.execute("SELECT FROM messages WHERE id = (SELECT min(id) FROM messages) FOR UPDATE")
-        with in_a_thread(lambda: asyncio.run(sender.run()), may_raise=Stopped):
-            wait_until(lambda: waiting_for_locks(connection))
-            sender.stop()
-            other.rollback()
+    telling = in_a_thread(lambda: asyncio.run(sender.run()), may_raise=Stopped)
+    with held_up_in_telling(connection, 0) as other, telling:
+        wait_until(lambda: waiting_for_locks(connection))
+        sender.stop()
+        other.rollback()
 
     [row] = connection.execute("SELECT count(*) AS n FROM messages WHERE reason = 'local_hours'").fetchall()
     assert row["n"] == HOURS_SLICE
@@ -801,9 +850,9 @@ def test_hours_that_are_taken_away_in_the_middle_of_telling_cost_nobody_a_messag
         "CREATE TRIGGER take_away AFTER UPDATE ON messages FOR EACH STATEMENT EXECUTE FUNCTION take_away()"
     )
 
-    send(campaign_id)
+    result = send(campaign_id)
 
-    assert states(connection, campaign_id) == {"sent": HOURS_SLICE + 1}
+    assert states(connection, campaign_id) == {"sent": HOURS_SLICE + 1}, result
 
 
 def test_tasks_tell_their_batches_to_wait_one_after_the_other(connection, gateway):
@@ -815,14 +864,12 @@ def test_tasks_tell_their_batches_to_wait_one_after_the_other(connection, gatewa
     def told():
         return [row["reason"] for row in ledger(connection, campaign_id)]
 
-    with db.connect() as other:
-        other.execute("SELECT FROM messages WHERE id = (SELECT min(id) FROM messages) FOR UPDATE")
-        with sending(campaign_id, first):
-            wait_until(lambda: waiting_for_locks(connection) == 1)
-            with sending(campaign_id, second):
-                wait_until(lambda: waiting_for_locks(connection) == 2)
-                assert told() == [None, None]
-                other.rollback()
+    with held_up_in_telling(connection, 0) as other, sending(campaign_id, first):
+        wait_until(lambda: waiting_for_locks(connection) == 1)
+        with sending(campaign_id, second):
+            wait_until(lambda: waiting_for_locks(connection) == 2)
+            assert told() == [None, None]
+            other.rollback()
 
     assert told() == ["local_hours", "local_hours"]
 

@@ -21,6 +21,18 @@ PATIENCE = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval":
 """libpq's parameters, unless the connection's extra says otherwise. A server that has fallen silent must be noticed: by
 default a connect waits 130 s (Airflow gives 30 s to parsing a file), and a query for a quarter of an hour."""
 
+SESSION = {
+    # Whatever the server's or the role's default: text that BI and people read shows UTC.
+    "timezone": "UTC",
+    # The same the other way round: what a lost host has locked, all that share its gateway would wait for, for hours.
+    "idle_in_transaction_session_timeout": "60s",
+    "tcp_keepalives_idle": "10s",
+    "tcp_keepalives_interval": "5s",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "15s",
+}
+"""PostgreSQL's settings of each session."""
+
 SQL_FOLDER = Path(os.environ.get("MAILING_SQL_FOLDER") or Path(__file__).resolve().parents[2] / "include" / "sql")
 
 Connection = psycopg.Connection[DictRow]
@@ -29,8 +41,8 @@ Connection = psycopg.Connection[DictRow]
 def connect() -> Connection:
     """A new psycopg connection whose rows are dicts. Nothing is committed until its caller does.
 
-    Raises psycopg.OperationalError when the database is away, and Airflow's AirflowNotFoundException when the
-    connection `mailing_db` is not defined.
+    Whoever leaves it in the middle of a transaction for a minute loses it (`SESSION`). Raises psycopg.OperationalError
+    when the database is away, and Airflow's AirflowNotFoundException when the connection `mailing_db` is not defined.
     """
     # Imported here: the hook costs a second, and the pure floors are imported by tools that never connect.
     from airflow.providers.postgres.hooks.postgres import PostgresHook
@@ -39,8 +51,10 @@ def connect() -> Connection:
     settings.extra = json.dumps(PATIENCE | settings.extra_dejson)
     connection = cast(Connection, PostgresHook(CONNECTION_ID, connection=settings).get_conn())
     connection.row_factory = dict_row
-    # Whatever the server's or the role's default: text that BI and people read shows UTC.
-    connection.execute("SET TIME ZONE 'UTC'")
+    connection.execute(
+        "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS s (name, value)",
+        (list(SESSION), list(SESSION.values())),
+    )
     connection.commit()
     return connection
 

@@ -253,6 +253,10 @@ class Exchange:
                 self._renewed_at = began
         self._zones_until = until_next
 
+    def disconnect(self) -> None:
+        """Have the next one who asks connect anew."""
+        self._connection.close()
+
     def reconnect(self, known: Callable[[], Iterable[int]]) -> None:
         """Take a new connection if the old one is lost. `known`: the ids that this task has claimed and knows of.
 

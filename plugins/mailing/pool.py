@@ -49,15 +49,12 @@ def transaction() -> Iterator[db.Connection]:
 def at_length(what: str) -> Iterator[db.Connection]:
     """As `transaction`, for what may take minutes: on a connection of its own, without those limits.
 
-    Who does nothing with it for a minute loses it: its transaction keeps old row versions alive.
-
     `what`: a key of AT_LENGTH. Raises Busy where as many are at it already as may be.
     """
     if not AT_LENGTH[what].acquire(blocking=False):
         raise Busy(f"{what}: others are at it; as many at a time as may be")
     try:
         with db.transaction() as connection:
-            connection.execute("SET idle_in_transaction_session_timeout = '60s'")
             yield connection
     finally:
         AT_LENGTH[what].release()

@@ -45,6 +45,14 @@ STOP_PATIENCE_S = 3.0
 DATABASE_PATIENCE_S = 120.0
 """How long to hold on to outcomes while the database is away: they are known here and nowhere else."""
 
+AWAY = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.ReadOnlySqlTransaction,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+)
+"""How a database says that it is away, or was: the last two are no OperationalErrors to psycopg."""
+
 
 class Stopped(MailingError):
     """Again: the task was told to end; every message it had claimed is recorded, the rest is still pending."""
@@ -278,7 +286,9 @@ class BatchSender:
             try:
                 await asyncio.to_thread(self._exchange.reconnect, lambda: self._posting.known)
                 return await asyncio.to_thread(work)
-            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            except AWAY as error:
+                if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+                    self._exchange.disconnect()  # a standby, which another server is to take over from
                 # From the first failure on, not from the call: that may itself have hung for a while.
                 give_up_at = give_up_at or time.monotonic() + DATABASE_PATIENCE_S
                 if time.monotonic() > give_up_at:
