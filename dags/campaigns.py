@@ -53,7 +53,7 @@ def campaign_dag(campaign: CampaignRow) -> DAG:
         dag_display_name=f"Campaign {campaign.id}" + (f": {campaign.name}" if campaign.name else ""),
         schedule=CampaignTimetable.of(campaign.window, campaign.wake_at),
         # What an edit or a verdict adds is not to wait behind a run that sends for hours. Runs that only wait end when
-        # a further one is there (operators.py: is_superseded), so there are hardly ever more than two.
+        # a further one has mapped the rest (operators.py: is_superseded), so there are hardly ever more than two.
         max_active_runs=16,
         catchup=False,
         is_paused_upon_creation=False,  # whatever this Airflow's default: a campaign that is due must go

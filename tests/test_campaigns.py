@@ -462,6 +462,38 @@ def test_what_a_finished_campaign_is_opened_again_for_must_match_its_new_filter(
 
 
 @either_way
+@pytest.mark.parametrize("what", ["stop", "hours"])
+def test_what_had_expired_before_the_filter_was_edited_must_match_it_where_it_comes_back(connection, edit, what):
+    campaign_id, _ = an_open_campaign(connection, clients=4, local_from=time(9), local_to=time(21))
+    connection.execute("UPDATE messages SET state = 'expired', reason = 'local_hours' WHERE id % 2 = 0")
+    edit(connection, campaign_id, filter_operator_codes=["104"])
+    some_clients(connection, 1, code="104")
+    runs.select_audience(connection, campaign_id)
+    assert states(connection, campaign_id) == {"expired": 2, "excluded": 2, "pending": 1}
+    token = messages.take_lease(connection, campaign_id, 1, "test")
+
+    if what == "stop":
+        edit(connection, campaign_id, sending_stop=now() + 9 * HOUR)
+    else:
+        edit(connection, campaign_id, local_from=None, local_to=None)
+
+    assert claim(connection, campaign_id, token) == []
+    runs.select_audience(connection, campaign_id)
+    assert states(connection, campaign_id) == {"excluded": 4, "pending": 1}
+
+
+@either_way
+def test_what_had_expired_comes_back_as_it_is_where_the_filter_was_not_edited(connection, edit):
+    """A snapshot is taken once: nobody is let in or left out by what became of clients since."""
+    campaign_id = a_campaign_that_its_window_closed_on(connection)
+    some_clients(connection, 2)
+    edit(connection, campaign_id, sending_stop=now() + HOUR)
+    assert not row_of(connection, campaign_id)["audience_stale"]
+    runs.select_audience(connection, campaign_id)
+    assert states(connection, campaign_id) == {"sent": 1, "unknown": 1, "pending": 2}
+
+
+@either_way
 @pytest.mark.parametrize("status", ["running", "paused"])
 def test_a_later_stop_brings_back_what_local_hours_had_put_past_the_old_one(connection, edit, status):
     campaign_id = a_campaign_that_is(connection, status, local_from=time(9), local_to=time(21))

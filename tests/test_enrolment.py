@@ -144,7 +144,7 @@ def test_a_batch_that_is_full_or_wide_is_followed_by_another(connection, opened)
     connection.execute("UPDATE batches SET size = %s", (runs.BATCH_SIZE,))
     first = enrol(connection, opened, clients[0])
     second = enrol(connection, opened, clients[1])
-    connection.execute("SELECT setval('messages_id_seq', %s)", (first + enrolment.ID_SPAN - 1,))
+    connection.execute("SELECT setval('messages_id_seq', %s)", (first + runs.ID_SPAN - 1,))
     far = enrol(connection, opened, clients[2])
     near = enrol(connection, opened, clients[3])
     assert [tuple(each.values())[:4] for each in batches(connection, opened)[1:]] == [

@@ -295,6 +295,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.evidence: dict[int, list[tuple[int, str, str]]] = defaultdict(list)
         self.decided: Counter[tuple[str, int, int | None]] = Counter()
         self.followed: dict[int, tuple[list[str], list[str]]] = {}  # the filter that the audience was brought after
+        self.admitted: dict[int, set[int]] = defaultdict(set)  # clients who matched when they joined, and since then
         self.history: dict[int, list[str]] = defaultdict(list)
 
     # -- the frame
@@ -338,6 +339,14 @@ class LedgerMachine(RuleBasedStateMachine):
                 old["audience_stale"] and not campaign["audience_stale"]
             ):
                 self.followed[id_] = (campaign["filter_tags"], campaign["filter_operator_codes"])
+                there = {row["client_id"] for row in self.ledger.of(id_)}
+                self.admitted[id_] = {client_id for client_id in there if self.ledger.matches(id_, client_id)}
+        for id_ in self.ledger.messages.keys() - self.before.messages.keys():
+            self._admit(id_)
+
+    def _admit(self, id_: int) -> None:
+        row = self.ledger.messages[id_]
+        self.admitted[row["campaign_id"]].add(row["client_id"])
 
     def tell(self, id_: int) -> str:
         return f"message {id_} ({'; '.join(self.history[id_])}; {self.posts[id_]})"
@@ -441,7 +450,11 @@ class LedgerMachine(RuleBasedStateMachine):
     def follow_filter(self, campaign_id: int) -> None:
         old = self.ledger.campaigns[campaign_id]
         self.do("follow", lambda c: runs.follow_filter(c, campaign_id), campaign_id=campaign_id)
-        self._expect_followed(campaign_id, follows=old["audience_stale"] and old["status"] not in OVER, enrols=False)
+        follows = old["audience_stale"] and old["status"] not in OVER and not self._is_any_on_its_way(campaign_id)
+        self._expect_followed(campaign_id, follows=follows, enrols=False)
+
+    def _is_any_on_its_way(self, campaign_id: int) -> bool:
+        return any(row["state"] == "sending" for row in self.before.of(campaign_id))
 
     def _expect_followed(self, campaign_id: int, *, follows: bool, enrols: bool) -> None:
         expected = {}
@@ -606,6 +619,7 @@ class LedgerMachine(RuleBasedStateMachine):
         for post in self.posts[claim.id]:
             assert post.word == "untaken" or post.is_waived, f"posted again, unasked: {self.tell(claim.id)}"
         assert self.followed[me.campaign_id] == (campaign["filter_tags"], campaign["filter_operator_codes"])
+        assert row["client_id"] in self.admitted[me.campaign_id], f"left out by the filter: {self.tell(claim.id)}"
         assert (row["token"], row["attempts"], row["revision"]) == (me.token, claim.attempts, campaign["revision"])
         assert claim.text == campaign["text"]
         post = Post(claim.id, me.token, claim.attempts)
@@ -846,6 +860,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.decided[(verdict, campaign_id, id_)] += 1
             if verdict == "send_again":
                 assert self.ledger.campaigns[campaign_id]["status"] in ("running", "paused")
+                self._admit(id_)  # whatever the filter says by now
                 for post in self.posts[id_]:
                     post.is_waived = True
 
@@ -936,6 +951,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert not rows or self.ledger.campaigns[campaign_id]["status"] in ("running", "paused")
         for row in rows:
             self.decided[("resend", campaign_id, row["id"])] += 1
+            self._admit(row["id"])
             for post in self.posts[row["id"]]:
                 post.is_waived = True
 

@@ -529,6 +529,22 @@ def test_local_hours_concern_only_what_is_pending(connection, with_hours, state)
     assert kept(connection, "messages") == before
 
 
+def test_one_who_tells_of_hours_and_one_who_follows_a_filter_do_not_wait_for_each_other(connection, with_hours):
+    """The one holds the campaign and wants messages, the other holds messages and wants the campaign."""
+    campaign_id, _ = with_hours
+    opening = {"UTC": around_now(600, 7200)}
+    connection.execute("UPDATE campaigns SET filter_operator_codes = '{999}'")
+    with db.connect() as follower:
+        follower.execute("UPDATE messages SET state = 'excluded', reason = 'filter' WHERE id % 2 = 0")
+        connection.execute("SET lock_timeout = '2s'")
+        with connection.transaction():
+            assert follow(connection, with_hours, opening) == 5
+        campaigns.pause(connection, campaign_id, actor="anna")
+        follower.execute("UPDATE campaigns SET audience_stale = false")
+        follower.rollback()
+    assert follow(connection, with_hours, opening) == 5, "whom it passed over is told then"
+
+
 def test_the_hours_of_a_batch_are_those_of_the_zones_of_whom_it_has_still_to_reach(connection, with_hours):
     connection.execute("UPDATE clients SET timezone = 'Asia/Tokyo' WHERE id % 2 = 0")
     connection.execute("UPDATE clients SET timezone = 'Europe/Berlin' WHERE id = (SELECT min(id) FROM clients)")

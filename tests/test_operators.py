@@ -10,7 +10,13 @@ import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
 from mailing import runs
-from mailing.operators import FOLLOW_S, PAUSE_POLL_S, FollowAudienceOperator, SendBatchOperator
+from mailing.operators import (
+    FOLLOW_S,
+    PAUSE_POLL_S,
+    FollowAudienceOperator,
+    SelectAudienceOperator,
+    SendBatchOperator,
+)
 from mailing.triggers import CampaignTrigger
 from tests.builders import HOUR, an_open_campaign, now, some_clients, states
 
@@ -68,17 +74,42 @@ def test_a_task_whose_turn_is_over_or_whose_dag_is_paused_goes_on_as_soon_as_it_
     assert heartbeat_s < wait_s <= PAUSE_POLL_S + heartbeat_s
 
 
-@pytest.mark.parametrize("further", ["none is due", "is due", "is there"])
-def test_a_task_leaves_what_is_left_to_a_further_run_once_that_is_there(connection, gateway, further):
-    """Earlier runs that have not ended yet send nothing any more: they do not count."""
+@pytest.mark.parametrize(
+    ("mapped", "is_left"),
+    [
+        (None, False),
+        ("earlier", False),  # it may not have ended yet; it sends nothing any more
+        ("later", True),
+        ("later, and another was asked for since", True),  # else whoever asks often enough would keep all runs waiting
+    ],
+)
+@pytest.mark.parametrize("is_running", [True, False])
+def test_a_task_leaves_what_is_left_to_a_later_run_that_has_mapped_it(connection, gateway, mapped, is_left, is_running):
     campaign_id, [batch] = an_open_campaign(connection, clients=3)
-    earlier = now() - HOUR
-    if further != "none is due":
+    earlier, later = now() - HOUR, now()
+    runs.wake(connection, campaign_id)  # a run that was asked for and has mapped nothing is none to leave it to
+    if mapped:
+        run_after = earlier if mapped == "earlier" else later
+        assert runs.select_audience(connection, campaign_id, run_after=run_after).batches == [batch]
+    if mapped and "since" in mapped:
         runs.wake(connection, campaign_id)
-    running = [earlier, runs.wake_at(connection, campaign_id)] if further == "is there" else [earlier]
+    is_left = is_left and is_running
 
     task = SendBatchOperator(task_id="send_batch", campaign_id=campaign_id, batch=batch)
-    counts = asyncio.run(task.aexecute(context(running=running)))
+    counts = asyncio.run(task.aexecute(context(running=[earlier, later] if is_running else [earlier])))
 
-    assert counts == ({} if further == "is there" else {"sent": 3})
-    assert states(connection, campaign_id) == ({"pending": 3} if further == "is there" else {"sent": 3})
+    assert counts == ({} if is_left else {"sent": 3})
+    assert states(connection, campaign_id) == ({"pending": 3} if is_left else {"sent": 3})
+
+
+@pytest.mark.parametrize("run_type", ["scheduled", "manual"])
+def test_a_scheduled_run_says_that_it_has_mapped_what_is_left(connection, run_type):
+    """One that was triggered by hand cannot be asked for by its moment."""
+    campaign_id, [batch] = an_open_campaign(connection, clients=1)
+    run = SimpleNamespace(run_after=now(), run_type=run_type)
+
+    task = SelectAudienceOperator(task_id="select_audience", campaign_id=campaign_id)
+    assert task.execute({"dag_run": run, "params": {}}) == [batch]
+
+    mapped_at = runs.mapped_after(connection, campaign_id, now() - HOUR)
+    assert mapped_at == (run.run_after if run_type == "scheduled" else None)

@@ -394,17 +394,42 @@ def test_a_narrower_filter_leaves_out_who_was_not_claimed_and_does_not_match(con
     campaign_id = a_campaign(connection)
     select(connection, campaign_id)
     token = take_lease(connection, campaign_id)
-    sent, _ = claim(connection, campaign_id, token, limit=2)  # of those with the tag art
+    sent, late = claim(connection, campaign_id, token, limit=2)  # of those with the tag art
     messages.record(connection, campaign_id, token, [outcome_of(sent, "sent")])
     edit(connection, campaign_id, filter_tags=["sport"])
 
     assert runs.follow_filter(connection, campaign_id) == 0
 
+    assert states(connection, campaign_id) == {"sent": 1, "sending": 1, "pending": 3}, (
+        "what is on its way may come back"
+    )
+    messages.record(connection, campaign_id, token, [outcome_of(late, "pending", "http_503", wait_s=0.0)])
+    assert runs.follow_filter(connection, campaign_id) == 0
+
     assert ends(connection, campaign_id) == [
-        ("sent", None), ("sending", None), ("excluded", "filter"), ("pending", None), ("pending", None)
+        ("sent", None), ("excluded", "filter"), ("excluded", "filter"), ("pending", None), ("pending", None)
     ]  # fmt: skip
     assert [c.phone_number[1:4] for c in claim(connection, campaign_id, token)] == ["104", "104"]
     assert runs.follow_filter(connection, campaign_id) == 0  # nothing is stale any more
+
+
+@pytest.mark.usefixtures("art_and_sport")
+def test_who_joins_by_a_wider_filter_need_not_wait_for_what_is_on_its_way(connection):
+    """Their run maps them; that nobody comes back who does not match is seen to before the next claim."""
+    campaign_id = a_campaign(connection, filter_tags=["art"])
+    select(connection, campaign_id)
+    token = take_lease(connection, campaign_id)
+    [first] = claim(connection, campaign_id, token, limit=1)
+    edit(connection, campaign_id, filter_tags=["sport"])
+
+    assert select(connection, campaign_id).batches == [1, 2]
+
+    assert states(connection, campaign_id) == {"sending": 1, "excluded": 2, "pending": 2}
+    assert claim(connection, campaign_id, token) == []
+    messages.record(connection, campaign_id, token, [outcome_of(first, "pending", "http_503", wait_s=0.0)])
+    runs.follow_filter(connection, campaign_id)
+    assert states(connection, campaign_id) == {"excluded": 3, "pending": 2}
+    assert not row_of(connection, campaign_id)["audience_stale"]
 
 
 def test_a_wider_filter_adds_who_matches_now_in_batches_that_the_next_run_sends(connection, art_and_sport):
@@ -602,15 +627,57 @@ def test_latecomers_join_a_live_campaign_once_each_in_batches_of_their_own(conne
     some_clients(connection, 3)
     assert runs.follow_audience(connection, campaign_id) == [2]
     assert runs.follow_audience(connection, campaign_id) == [2]
-    some_clients(connection, 1)
-    assert runs.follow_audience(connection, campaign_id) == [2, 3]
-    assert states(connection, campaign_id) == {"pending": 6}
-    assert len(set(audience(connection, campaign_id))) == 6
+    assert states(connection, campaign_id) == {"pending": 5}
+    assert len(set(audience(connection, campaign_id))) == 5
 
     token = take_lease(connection, campaign_id)
     late = claim(connection, campaign_id, token, number=2)
     messages.record(connection, campaign_id, token, [outcome_of(each, "sent") for each in late])
-    assert runs.follow_audience(connection, campaign_id) == [3]
+    assert runs.follow_audience(connection, campaign_id) == []
+
+
+def test_those_who_come_a_few_at_a_time_share_a_batch_while_it_is_small_and_theirs(connection):
+    """One for each look, every 30 s, would be more within a day than a run can map."""
+    campaign_id, _ = an_open_campaign(connection, clients=2, audience="live")
+
+    def follow_one_more():
+        some_clients(connection, 1)
+        return runs.follow_audience(connection, campaign_id)
+
+    def sizes():
+        return [row["size"] for row in connection.execute("SELECT size FROM batches ORDER BY number")]
+
+    assert [follow_one_more() for _ in range(3)] == [[2], [2], [2]]
+    assert sizes() == [2, 3]
+    assert runs.MAX_BATCHES * runs.BATCH_SIZE > runs.ID_SPAN > runs.BATCH_SIZE
+    connection.execute("UPDATE batches SET size = %s WHERE number = 2", (runs.BATCH_SIZE,))
+    assert follow_one_more() == [2, 3]
+    some_clients(connection, 1)
+    assert select(connection, campaign_id, newcomers=True).batches == [1, 4]  # a run that a person triggered
+    assert follow_one_more() == [2, 3, 5]
+    connection.execute("SELECT setval('messages_id_seq', (SELECT max(id) FROM messages) + %s)", (runs.ID_SPAN,))
+    assert follow_one_more() == [2, 3, 5, 6]
+    assert sizes() == [2, runs.BATCH_SIZE, 1, 1, 1, 1]
+    assert set(states(connection, campaign_id)) == {"pending"}
+
+
+def test_a_run_leaves_latecomers_to_the_task_that_follows_them(connection):
+    campaign_id, [first] = an_open_campaign(connection, clients=1, audience="live")
+    some_clients(connection, 1)
+    assert runs.follow_audience(connection, campaign_id) == [2]
+    assert select(connection, campaign_id).batches == [first]
+
+    edit(connection, campaign_id, audience="snapshot")
+    assert select(connection, campaign_id).batches == [1, 2]  # nobody follows any more
+
+
+def test_a_run_names_no_more_batches_than_it_can_map_and_a_further_one_the_rest(connection):
+    some_clients(connection, 4)
+    campaign_id = a_campaign(connection)
+    assert select(connection, campaign_id, batch_size=1, max_batches=2).batches == [1, 2]
+    some_clients(connection, 1)
+    assert select(connection, campaign_id, newcomers=True, max_batches=2).batches == [1, 2]
+    assert select(connection, campaign_id, max_batches=3).batches == [1, 2, 3]
 
 
 def test_two_who_follow_an_audience_at_once_add_nobody_twice(connection):

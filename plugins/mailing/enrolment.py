@@ -20,9 +20,6 @@ SQL = db.queries("enrolment")
 
 log = structlog.get_logger(__name__)
 
-ID_SPAN = 100_000
-"""How far the ids of a batch may lie apart before the next client begins a new one."""
-
 REMOVABLE = ("pending", "expired", "cancelled", "excluded")
 
 _BEGUN = ("running", "paused")
@@ -60,7 +57,7 @@ def _matches(connection: db.Connection, campaign_id: int, client_id: int) -> boo
 
 
 def _enrol(connection: db.Connection, campaign: dict[str, Any], parameters: dict[str, Any]) -> int:
-    batching = {"batch_size": runs.BATCH_SIZE, "id_span": ID_SPAN, "is_live": campaign["audience"] == "live"}
+    batching = {"batch_size": runs.BATCH_SIZE, "id_span": runs.ID_SPAN, "is_live": campaign["audience"] == "live"}
     connection.execute(runs.SQL["make_room"], parameters)
     row = db.one(connection, SQL["enrol_client"], parameters | batching)
     if row is not None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -76,18 +77,23 @@ class CampaignOperator(BaseOperator):
         """Whether somebody (an edit, a verdict, upkeep) asked for a run after this one."""
         return runs.is_further_run_due(connection, self.campaign_id, context["dag_run"].run_after)
 
-    def is_superseded(self, context: Context) -> bool:
-        """Whether the further run that is due is there: it maps all that is left to send, so this one need not wait.
+    def mapped_after(self, connection: db.Connection, context: Context) -> datetime | None:
+        """The moment of a later run that has mapped all that is left to send; None: there was none."""
+        return runs.mapped_after(connection, self.campaign_id, context["dag_run"].run_after)
+
+    async def is_superseded(self, context: Context, mapped_at: datetime | None) -> bool:
+        """Whether the run of that moment is there to send what is left, so that this one need not wait.
 
         Else every edit would leave a run behind that waits, until Airflow starts no more of them (`max_active_runs`).
-        Asked for by its moment: an earlier run may still be there, too, and sends nothing any more.
         """
-        task = context["ti"]
-        with db.transaction() as connection:
-            wake_at = runs.wake_at(connection, self.campaign_id)
-        if wake_at is None:
+        if mapped_at is None:
             return False
-        return bool(task.get_dr_count(dag_id=task.dag_id, logical_dates=[wake_at], states=["running"]))
+        task = context["ti"]
+        return bool(
+            await asyncio.to_thread(
+                task.get_dr_count, dag_id=task.dag_id, logical_dates=[mapped_at], states=["running"]
+            )
+        )
 
 
 class SelectAudienceOperator(CampaignOperator):
@@ -100,7 +106,10 @@ class SelectAudienceOperator(CampaignOperator):
         batch_size = context["params"].get("batch_size")
         try:
             with db.transaction() as connection:
-                opening = runs.select_audience(connection, self.campaign_id, batch_size=batch_size, newcomers=by_hand)
+                opening = runs.select_audience(
+                    connection, self.campaign_id, batch_size=batch_size, newcomers=by_hand,
+                    run_after=None if by_hand else context["dag_run"].run_after,
+                )  # fmt: skip
         except NotFound as error:
             raise AirflowFailException(str(error)) from error
         if 0 < opening.opens_in_s <= limit_s:
@@ -215,8 +224,8 @@ class SendBatchOperator(SendingOperator):
         """Return how many attempts ended how, in this try of the task. The ledger has the truth."""
         with db.transaction() as connection:
             context["label"] = messages.batch(connection, self.campaign_id, self.batch).label  # type: ignore[typeddict-unknown-key]
-            is_due = self.is_further_run_due(connection, context)
-        if is_due and await asyncio.to_thread(self.is_superseded, context):
+            mapped_at = self.mapped_after(connection, context)
+        if await self.is_superseded(context, mapped_at):
             log.info("a later run sends what is left of it", campaign_id=self.campaign_id, batch=self.batch)
             return {}
         counts, wait, updated = await self.send(context, self.batch)
@@ -232,8 +241,8 @@ class FollowAudienceOperator(SendingOperator):
         """End with the window; until then, look for latecomers now and then."""
         with db.transaction() as connection:
             batches = runs.follow_audience(connection, self.campaign_id)
-            is_due = self.is_further_run_due(connection, context)
-        if batches is None or (is_due and await asyncio.to_thread(self.is_superseded, context)):
+            mapped_at = self.mapped_after(connection, context)
+        if batches is None or await self.is_superseded(context, mapped_at):
             return
         next_look = Wait(FOLLOW_S, "looks for latecomers then")
         for number in batches:

@@ -31,6 +31,9 @@ LARGEST_BATCH = 500_000
 MAX_BATCHES = 1_000
 """Airflow's limit of a mapping is 1,024; a large audience gets larger batches instead."""
 
+ID_SPAN = 100_000
+"""No batch that grows as clients join spreads over more ids: a claim reads through all, other campaigns' too."""
+
 COUNTED_S = (5, 10, 30, 60, 300, 900)
 """Spans by which outcomes are counted, each a part of the next: the narrowest at first. Every midnight of every time
 zone lies between two of the widest."""
@@ -67,15 +70,21 @@ def select_audience(
     batch_size: int | None = None,
     max_batches: int = MAX_BATCHES,
     newcomers: bool = False,
+    run_after: datetime | None = None,
 ) -> Opening:
     """Open the campaign: those who match its filter enter the ledger, and the batches to send are named.
 
     `batch_size`: messages of a batch; None: BATCH_SIZE to LARGEST_BATCH, by the number of those who join and by their
     gateway's requests in flight.
 
+    `run_after`: the moment (aware) that a scheduled run stands for; earlier ones leave to it what is left to send
+    (`mapped_after`).
+
     Running it again adds nobody twice. A `snapshot` audience is taken once, when the campaign opens; `newcomers` asks
-    for those who match by now (a run that a person triggered). Once the window is over there is nothing to send: the
-    audience enters the ledger all the same, and `close` says what became of it.
+    for those who match by now (a run that a person triggered). The task that follows a `live` audience sends to
+    latecomers, so their batches are not named; nor are more than `max_batches`: a further run sends those. Once the
+    window is over there is nothing to send: the audience enters the ledger all the same, and `close` says what became
+    of it.
     """
     campaign = _lock_audience(connection, campaign_id)
     if campaign["opens_in_s"] > 0:
@@ -91,9 +100,11 @@ def select_audience(
     if grows or campaign["audience_stale"]:
         free = max_batches - len(_unfinished_batches(connection, campaign_id))
         enrolled = _grow(connection, campaign, batch_size=batch_size, free=free)
-    batches = [row["number"] for row in _unfinished_batches(connection, campaign_id)]
-    if batches or is_first:
-        parameters = {"campaign_id": campaign_id, "revision": campaign["revision"]}
+    unfinished = _unfinished_batches(connection, campaign_id)
+    is_live = campaign["audience"] == "live"
+    batches = [row["number"] for row in unfinished if not (is_live and row["is_late"])][:max_batches]
+    if unfinished or is_first:
+        parameters = {"campaign_id": campaign_id, "revision": campaign["revision"], "run_after": run_after}
         connection.execute(SQL["start_campaign"], parameters)
     if is_over:
         return Opening([], f"its window closed at {campaign['sending_stop']}")
@@ -101,9 +112,12 @@ def select_audience(
 
 
 def follow_filter(connection: db.Connection, campaign_id: int) -> int:
-    """Bring the audience after an edited filter: who does not match is left out, who does joins. How many joined."""
+    """Bring the audience after an edited filter: who does not match is left out, who does joins. How many joined.
+
+    Nobody is, while something is on its way that was claimed before the edit: it may come back.
+    """
     campaign = _lock_audience(connection, campaign_id)
-    if not campaign["audience_stale"] or campaign["status"] in ("cancelled", "finished"):
+    if not campaign["audience_stale"] or campaign["sending"] or campaign["status"] in ("cancelled", "finished"):
         return 0
     free = MAX_BATCHES - len(_unfinished_batches(connection, campaign_id))
     return _grow(connection, campaign, free=free)
@@ -154,6 +168,7 @@ def _enrol(
         "most_batches": MOST_BATCHES,
         "batch_in_flight": BATCH_IN_FLIGHT,
         "max_batches": max(1, free),
+        "id_span": ID_SPAN,
         "is_late": is_late,
     }
     connection.execute(SQL["make_room"], parameters)
@@ -272,10 +287,10 @@ def is_further_run_due(connection: db.Connection, campaign_id: int, run_after: d
     return bool(row and row["is_due"])
 
 
-def wake_at(connection: db.Connection, campaign_id: int) -> datetime | None:
-    """The moment (aware) for which a further run was asked for last: the logical date of that run. None: never."""
-    row = db.one(connection, SQL["wake_at"], {"campaign_id": campaign_id})
-    return row["wake_at"] if row else None
+def mapped_after(connection: db.Connection, campaign_id: int, run_after: datetime) -> datetime | None:
+    """Of a scheduled run after `run_after` that has named what is to be sent: the moment it stands for (all aware)."""
+    row = db.one(connection, SQL["mapped_after"], {"campaign_id": campaign_id, "run_after": run_after})
+    return row["mapped_at"] if row else None
 
 
 def updated(connection: db.Connection, campaign_id: int) -> float:

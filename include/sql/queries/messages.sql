@@ -254,14 +254,21 @@ WITH zone AS (
       AND local_to IS NOT DISTINCT FROM %(local_to)s::time
     FOR NO KEY UPDATE
 ), waiting AS (
-    SELECT m.id, CASE WHEN z.opens_at > clock_timestamp() THEN z.opens_at END AS opens_at, c.sending_stop
+    -- Only those to be told anything, and of these only whom nobody else holds: one who brings the audience after an edited
+    -- filter holds messages and waits for the campaign. Whoever is passed over is told at the next look.
+    SELECT m.id, w.opens_at, c.sending_stop
     FROM messages m
     CROSS JOIN campaign c
     JOIN clients cl ON cl.id = m.client_id
     LEFT JOIN zone z ON z.name = cl.timezone
+    CROSS JOIN LATERAL (SELECT CASE WHEN z.opens_at > clock_timestamp() THEN z.opens_at END) AS w (opens_at)
     WHERE m.id BETWEEN %(first_id)s AND %(last_id)s
       AND m.campaign_id = %(campaign_id)s
       AND m.state = 'pending'
+      AND (coalesce(m.not_before, '-infinity') < w.opens_at
+           OR (m.reason = 'local_hours' AND m.not_before > clock_timestamp()
+               AND m.not_before IS DISTINCT FROM w.opens_at))
+    FOR UPDATE OF m SKIP LOCKED
 )
 UPDATE messages m
 SET state = CASE WHEN w.opens_at IS NULL OR w.opens_at < w.sending_stop THEN 'pending'
@@ -271,9 +278,6 @@ SET state = CASE WHEN w.opens_at IS NULL OR w.opens_at < w.sending_stop THEN 'pe
 FROM waiting w
 WHERE m.id = w.id
   AND m.campaign_id = %(campaign_id)s
-  AND m.state = 'pending'
-  AND (coalesce(m.not_before, '-infinity') < w.opens_at
-       OR (m.reason = 'local_hours' AND m.not_before > clock_timestamp() AND m.not_before IS DISTINCT FROM w.opens_at))
 
 -- name: batch_outlook
 -- One row: why a claim of this batch came back empty. `due_s`: seconds until its next pending message is due, or until the

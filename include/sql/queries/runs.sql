@@ -10,7 +10,9 @@ SELECT id, status, audience, audience_stale, opened_at, sending_start, sending_s
        extract(epoch FROM sending_start - clock_timestamp())::float8 AS opens_in_s,
        extract(epoch FROM sending_stop - clock_timestamp())::float8 AS closes_in_s,
        extract(epoch FROM updated)::float8 AS updated,
-       clock_timestamp() >= sending_stop AS is_over
+       clock_timestamp() >= sending_stop AS is_over,
+       (SELECT coalesce(sum(count), 0) FROM state_counts
+        WHERE campaign_id = campaigns.id AND state = 'sending') AS sending
 FROM campaigns
 WHERE id = %(campaign_id)s
 
@@ -33,6 +35,8 @@ WHERE 2 * ((SELECT max(id) FROM campaigns) + 1 - last.first_campaign_id) > last.
 -- flight of the gateway (and than %(fewest_batches)s; %(most_batches)s are too many for any), they are larger, up to
 -- %(largest_batch)s; and in any case of as many as keep the campaign within %(max_batches)s batches.
 -- Whoever adds messages holds lock_audience, so none comes between: ON CONFLICT would take a fifth of the time for nothing.
+-- Latecomers come a few at a time: they join the last batch while that is theirs and small, its ids close together (%(id_span)s),
+-- as in enrol_client. A batch for each look would be more of them than a run can map, within a day.
 WITH campaign AS (
     -- The gateway by a question of its own: with a join, an edit of either row that comes just now could leave no audience.
     SELECT id, filter_tags, filter_operator_codes,
@@ -50,6 +54,17 @@ WITH campaign AS (
     WHERE NOT EXISTS (SELECT FROM messages o WHERE o.campaign_id = %(campaign_id)s AND o.client_id = c.id)
     ORDER BY c.id
     RETURNING id
+), joined AS (
+    UPDATE batches b
+    SET last_id = late.last_id, size = b.size + late.size
+    FROM (SELECT max(id) AS last_id, count(*) AS size FROM enrolled WHERE %(is_late)s) AS late
+    WHERE b.campaign_id = %(campaign_id)s
+      AND b.number = (SELECT max(number) FROM batches WHERE campaign_id = %(campaign_id)s)
+      AND b.is_late
+      AND late.size > 0
+      AND b.size + late.size <= %(batch_size)s
+      AND late.last_id - b.first_id < %(id_span)s
+    RETURNING late.size
 ), numbered AS (
     SELECT id, row_number() OVER (ORDER BY id) - 1 AS position, count(*) OVER () AS total FROM enrolled
 ), batched AS (
@@ -62,10 +77,11 @@ WITH campaign AS (
            min(numbered.id), max(numbered.id), count(*), %(is_late)s
     FROM numbered
     CROSS JOIN campaign
+    WHERE NOT EXISTS (SELECT FROM joined)
     GROUP BY 2
     RETURNING size
 )
-SELECT coalesce(sum(size), 0)::bigint AS enrolled FROM batched
+SELECT coalesce(sum(size), 0)::bigint AS enrolled FROM (SELECT size FROM batched UNION ALL SELECT size FROM joined) AS added
 
 -- name: exclude_unmatched
 -- After an edit of the filter: who does not match any more and was not claimed yet is left out.
@@ -96,17 +112,24 @@ WHERE m.campaign_id = %(campaign_id)s
   AND EXISTS (SELECT FROM matching WHERE matching.id = m.client_id)
 
 -- name: audience_followed
--- Unless the filter was edited once more meanwhile.
-UPDATE campaigns SET audience_stale = false WHERE id = %(campaign_id)s AND revision = %(revision)s
+-- Unless the filter was edited once more meanwhile, or something is on its way that was claimed before: where that comes back,
+-- it must match, too.
+UPDATE campaigns c
+SET audience_stale = false
+WHERE c.id = %(campaign_id)s
+  AND c.revision = %(revision)s
+  AND (SELECT coalesce(sum(s.count), 0) FROM state_counts s WHERE s.campaign_id = c.id AND s.state = 'sending') = 0
 
 -- name: start_campaign
 -- Its audience is taken; from now on claims are granted, as long as the window is open (and nobody paused it meanwhile).
 -- An edit that came while the audience was being taken is followed before the first claim; who joins by it is sent to by
--- one more run.
+-- one more run. `run_after`: the moment the run stands for that names the batches, where it is a scheduled one.
 UPDATE campaigns
 SET status = CASE status WHEN 'paused' THEN 'paused' ELSE 'running' END,
     opened_at = coalesce(opened_at, now()),
     audience_stale = audience_stale OR revision <> %(revision)s,
+    refiltered = refiltered OR revision <> %(revision)s,
+    mapped_at = greatest(mapped_at, %(run_after)s::timestamptz),
     wake_at = CASE WHEN revision <> %(revision)s THEN clock_timestamp() ELSE wake_at END,
     finished_at = NULL
 WHERE id = %(campaign_id)s
@@ -233,8 +256,9 @@ SELECT extract(epoch FROM updated)::float8 AS updated FROM campaigns WHERE id = 
 -- Whether a run was asked for after the one that stands for %(run_after)s.
 SELECT wake_at > %(run_after)s AND wake_at < sending_stop AS is_due FROM campaigns WHERE id = %(campaign_id)s
 
--- name: wake_at
-SELECT wake_at FROM campaigns WHERE id = %(campaign_id)s
+-- name: mapped_after
+-- The moment of the latest scheduled run that has named what is to be sent, if it is after %(run_after)s.
+SELECT mapped_at FROM campaigns WHERE id = %(campaign_id)s AND mapped_at > %(run_after)s
 
 -- name: fold_counts
 -- Put a campaign's counts together in shard 0; those by time in the narrowest of the spans %(widths_s)s of which it takes no
