@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -767,6 +768,26 @@ def test_a_zone_that_opens_in_a_moment_is_waited_for(connection, gateway):
 
     assert states(connection, campaign_id) == {"sent": 5}
     assert min(gateway.arrivals()) >= opens_at
+
+
+def test_a_request_does_not_begin_after_local_hours_though_its_connection_comes_so_late(
+    connection, gateway, monkeypatch
+):
+    """It was claimed in time; who connects slowly must not wake anybody."""
+    campaign_id, _ = an_open_campaign(connection, clients=1, sending_stop=now() + timedelta(hours=48))
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, socket.create_connection(server.getsockname()):
+        # One is in its queue: there is no room for another.
+        point_gateway_to(monkeypatch, f"http://127.0.0.1:{server.getsockname()[1]}", "token")
+        local_from, local_to = hours_in("UTC", -3600, 2.5)
+        closes_at = time.time() + 2.5
+        campaigns.edit(connection, campaign_id, actor="anna", local_from=local_from, local_to=local_to)
+        with sending(campaign_id):
+            wait_until(lambda: "sending" in states(connection, campaign_id))
+            wait_until(lambda: time.time() > closes_at)
+            server.accept()  # now there is
+
+    assert [row["reason"] for row in evidence(connection, campaign_id)] == ["not_reached"]
+    assert states(connection, campaign_id) == {"pending": 1}
 
 
 def test_a_zone_that_opens_later_is_left_for_later(connection, gateway):

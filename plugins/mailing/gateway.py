@@ -68,18 +68,20 @@ class Gateway:
         self._repeat_codes = terms.repeat_codes
         self.token_expires = token_expires
 
-    async def post(self, message: Claim, timeout_s: float) -> Attempt:
+    async def post(self, message: Claim, timeout_s: float, begin_s: float | None = None) -> Attempt:
         """Post one message and judge the reply. Never raises for what a gateway or a network can do.
 
-        `timeout_s`: for the whole request; what it leaves unanswered is in doubt.
+        `timeout_s`: for the whole request; what it leaves unanswered is in doubt. `begin_s`: in how many seconds it has
+        to begin: a connection that takes longer is given up, and nothing leaves.
         """
+        connect_s = timeout_s * CONNECT_SHARE if begin_s is None else min(timeout_s * CONNECT_SHARE, begin_s)
         url = yarl.URL(f"{self._before_id}{message.id}{self._after_id}", encoded=True)
         body = b'{"id": %d, "phone": %d, "text": %b}' % (message.id, int(message.phone_number), _quoted(message.text))
         began = time.monotonic()
         status = None
         try:
             async with self._session.post(
-                url, data=body, timeout=_timeout(timeout_s), allow_redirects=False
+                url, data=body, timeout=_timeout(timeout_s, connect_s), allow_redirects=False
             ) as response:
                 status = response.status
                 content = await response.read()
@@ -103,7 +105,9 @@ class Gateway:
         """
         url = yarl.URL(f"{self._before_id}0{self._after_id}", encoded=True)
         try:
-            async with self._session.get(url, timeout=_timeout(timeout_s), allow_redirects=False) as response:
+            async with self._session.get(
+                url, timeout=_timeout(timeout_s, timeout_s * CONNECT_SHARE), allow_redirects=False
+            ) as response:
                 return f"http_{response.status}" if response.status >= 500 else None
         except NEVER_LEFT:
             return "not_reached"
@@ -120,10 +124,10 @@ def _quoted(text: str) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def _timeout(timeout_s: float) -> aiohttp.ClientTimeout:
+def _timeout(timeout_s: float, connect_s: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(
         total=timeout_s,
-        connect=timeout_s * CONNECT_SHARE,  # DNS and all addresses together; there is no pool to wait for
+        connect=connect_s,  # DNS and all addresses together; there is no pool to wait for
         ceil_threshold=timeout_s + 1,  # aiohttp would round long timeouts up to a whole second, past the stop
     )
 

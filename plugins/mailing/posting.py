@@ -131,11 +131,12 @@ class Posting:
         now = time.monotonic()
         # The stop, as seen from before the claim was made: never later than it is.
         timeout_s = min(self._exchange.terms.timeout_s, claimed_at + claim.left_s - now)
-        if timeout_s <= 0 or now >= min(claimed_at + claim.begin_s, self._exchange.lease_ends_at):
+        begin_s = min(claimed_at + claim.begin_s, self._exchange.lease_ends_at) - now
+        if timeout_s <= 0 or begin_s <= 0:
             # This process stood still until the window had closed, or its claims were somebody else's to settle.
             return outcomes.too_late(claim)
         try:
-            attempt = await gateway.post(claim, timeout_s)
+            attempt = await gateway.post(claim, timeout_s, begin_s)
         except Exception as error:
             # A fault of ours must cost this one message its certainty, and no other; one that meets each message must
             # not put a whole audience in doubt.
