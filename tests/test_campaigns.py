@@ -19,6 +19,7 @@ from tests.builders import (
     a_campaign,
     an_open_campaign,
     audited,
+    before_revision,
     claim,
     kept,
     ledger,
@@ -470,16 +471,46 @@ def test_what_had_expired_before_the_filter_was_edited_must_match_it_where_it_co
     some_clients(connection, 1, code="104")
     runs.select_audience(connection, campaign_id)
     assert states(connection, campaign_id) == {"expired": 2, "excluded": 2, "pending": 1}
-    token = messages.take_lease(connection, campaign_id, 1, "test")
 
     if what == "stop":
         edit(connection, campaign_id, sending_stop=now() + 9 * HOUR)
     else:
         edit(connection, campaign_id, local_from=None, local_to=None)
 
-    assert claim(connection, campaign_id, token) == []
-    runs.select_audience(connection, campaign_id)
     assert states(connection, campaign_id) == {"excluded": 4, "pending": 1}
+    assert not row_of(connection, campaign_id)["audience_stale"]
+
+
+@either_way
+def test_what_comes_back_leaves_a_snapshot_otherwise_as_it_is(connection, edit):
+    """Who is tagged anew stays in, or out; and what a person sends again goes, whatever the filter says."""
+    campaign_id, _ = an_open_campaign(connection, clients=4, local_from=time(9), local_to=time(21))
+    edit(connection, campaign_id, filter_operator_codes=["103", "104"])
+    runs.select_audience(connection, campaign_id)
+    connection.execute("UPDATE messages SET state = 'expired', reason = 'local_hours' WHERE id = 1")
+    connection.execute("UPDATE clients SET phone_number = '7199' || right(phone_number, 7) WHERE id <= 2")
+    some_clients(connection, 1, code="104")
+
+    edit(connection, campaign_id, local_from=None, local_to=None)
+
+    assert [row["state"] for row in ledger(connection, campaign_id)] == ["excluded", "pending", "pending", "pending"]
+    runs.select_audience(connection, campaign_id)
+    assert states(connection, campaign_id) == {"excluded": 1, "pending": 3}
+
+
+@pytest.mark.parametrize("is_edited", [True, False])
+def test_an_upgrade_knows_whose_filter_was_edited_since_they_opened(connection, database, is_edited):
+    campaign_id = a_campaign(connection, filter_operator_codes=["104"])
+    campaigns.edit(connection, campaign_id, actor="anna", filter_operator_codes=["103"])  # before it opened
+    runs.select_audience(connection, campaign_id)
+    with before_revision(database, "0009"):
+        if is_edited:
+            campaigns.edit(connection, campaign_id, actor="anna", filter_operator_codes=["104"])
+        updated = row_of(connection, campaign_id)["updated"]
+
+    row = row_of(connection, campaign_id)
+    assert (row["refiltered"], row["mapped_at"]) == (is_edited, None)
+    assert row["updated"] == updated  # for so long its messages are kept
 
 
 @either_way

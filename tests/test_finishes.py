@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 import pytest
-import sqlalchemy as sa
-from alembic import command
 
 from mailing import campaigns, finishes, messages, runs, verdicts
 from mailing.errors import NotFinished
-from mailing.migrate import alembic_config, migrate
 from mailing.models import MESSAGE_STATES
-from tests.builders import HOUR, a_campaign, an_open_campaign, claim, kept, now, settle, some_clients
+from tests.builders import HOUR, a_campaign, an_open_campaign, before_revision, claim, kept, now, settle, some_clients
 
 
 def ends(connection):
@@ -145,19 +140,6 @@ def test_an_end_is_announced_by_one_task_and_again_only_if_it_died(connection):
     finishes.confirm(connection, taken)
     connection.execute("UPDATE finishes SET announced_at = now() - interval '3 minutes'")
     assert finishes.to_confirm(connection) == []
-
-
-@contextmanager
-def before_revision(database, revision):
-    """As it was then: what the block writes, an upgrade finds."""
-    url = database.replace("postgresql://", "postgresql+psycopg://")
-    engine = sa.create_engine(url)
-    with engine.begin() as own:
-        own.execute(sa.text("DROP VIEW reporting.campaign_finishes"))  # it is made anew
-        command.downgrade(alembic_config(own), revision)
-    engine.dispose()
-    yield
-    migrate(url)
 
 
 def an_upgrade_from(revision, database, connection, *before):

@@ -75,7 +75,7 @@ MAY = {
         ("pending", "expired"), ("pending", "cancelled"), ("pending", "unknown"),
     },
     "settle": {("unknown", "pending"), ("unknown", "sent"), ("unknown", "failed")},
-    "edit": {("expired", "pending")},
+    "edit": {("expired", "pending"), ("expired", "excluded")},
     "wait": {("pending", "pending")},
     "enrol": {(None, "pending")},
     "postpone": {("pending", "pending")},
@@ -810,12 +810,20 @@ class LedgerMachine(RuleBasedStateMachine):
         assert old["status"] != "cancelled"
         hours = ("local_from", "local_to")
         reopens = new["sending_stop"] > old["sending_stop"] or any(new[end] != old[end] for end in hours)
-        expired = [row["id"] for row in self.before.of(campaign_id) if row["state"] == "expired"]
-        self.expect(dict.fromkeys(expired if reopens and not new["is_over"] else [], "pending"))
         filter_ = (new["filter_tags"], new["filter_operator_codes"])
+        must_match = new["refiltered"] and filter_ == (old["filter_tags"], old["filter_operator_codes"])
+        assert new["refiltered"] or not old["opened_at"] or self.followed[campaign_id] == filter_
+        expected = {}
+        for row in self.before.of(campaign_id) if reopens and not new["is_over"] else ():
+            if row["state"] == "expired":
+                is_wanted = not must_match or self.before.matches(campaign_id, row["client_id"])
+                expected[row["id"]] = "pending" if is_wanted else "excluded"
+                if is_wanted and must_match:
+                    self._admit(row["id"])
+        self.expect(expected)
         is_left_behind = bool(new["opened_at"]) and self.followed[campaign_id] != filter_
         assert not is_left_behind or new["audience_stale"], "a filter was edited that the audience will not follow"
-        is_to_run = self.changed or new["audience_stale"]
+        is_to_run = "pending" in self.changed.values() or new["audience_stale"]
         assert not (is_to_run and not new["is_over"]) or new["status"] != "finished", "it has something to do again"
 
     @act(4, has_doubts, pick=PICK, verdict=st.sampled_from(verdicts.VERDICTS))

@@ -432,6 +432,58 @@ def test_who_joins_by_a_wider_filter_need_not_wait_for_what_is_on_its_way(connec
     assert not row_of(connection, campaign_id)["audience_stale"]
 
 
+@pytest.mark.usefixtures("art_and_sport")
+@pytest.mark.parametrize("follow", [runs.select_audience, runs.follow_audience])
+def test_what_comes_back_while_the_audience_follows_an_edited_filter_must_match_it(connection, follow):
+    """It was on its way, so the exclusion passed it over; it is back before the others have joined."""
+    campaign_id = a_campaign(connection, audience="live", filter_tags=["art"])
+    select(connection, campaign_id)
+    token = take_lease(connection, campaign_id)
+    [first] = claim(connection, campaign_id, token, limit=1)
+    edit(connection, campaign_id, filter_tags=["sport"])
+
+    sports = "clients WHERE id NOT IN (SELECT client_id FROM messages)"
+    with held_up(connection, lambda own: follow(own, campaign_id), enrolling(campaign_id, sports)):
+        messages.record(connection, campaign_id, token, [outcome_of(first, "pending", "http_503", wait_s=0.0)])
+
+    assert claim(connection, campaign_id, token) == []
+    runs.follow_filter(connection, campaign_id)
+    assert states(connection, campaign_id) == {"excluded": 3, "pending": 2}
+    assert not row_of(connection, campaign_id)["audience_stale"]
+
+
+@pytest.mark.usefixtures("art_and_sport")
+def test_who_joins_after_the_run_of_an_edited_filter_has_mapped_gets_another_one(connection):
+    campaign_id = a_campaign(connection, filter_tags=["art"])
+    select(connection, campaign_id)
+    token = take_lease(connection, campaign_id)
+    [first] = claim(connection, campaign_id, token, limit=1)
+    edit(connection, campaign_id, filter_tags=["sport"])
+    assert select(connection, campaign_id, run_after=row_of(connection, campaign_id)["wake_at"]).batches == [1, 2]
+    some_clients(connection, 1, code="105", tags=("sport",))
+    messages.record(connection, campaign_id, token, [outcome_of(first, "sent")])
+    before = row_of(connection, campaign_id)["wake_at"]
+
+    assert runs.follow_filter(connection, campaign_id) == 1
+
+    asked = row_of(connection, campaign_id)["wake_at"]
+    assert asked > before
+    assert select(connection, campaign_id, run_after=asked).batches == [2, 3]
+    edit(connection, campaign_id, filter_tags=["art"])
+    asked = row_of(connection, campaign_id)["wake_at"]
+    runs.follow_filter(connection, campaign_id)
+    assert row_of(connection, campaign_id)["wake_at"] == asked, "the edit's own run is yet to come"
+
+
+def test_a_run_that_finds_nothing_left_has_mapped_all_the_same(connection):
+    """Else each further run of a live campaign would keep its own task that follows until the stop."""
+    campaign_id, [batch] = an_open_campaign(connection, clients=1, audience="live")
+    token = take_lease(connection, campaign_id)
+    messages.record(connection, campaign_id, token, [outcome_of(*claim(connection, campaign_id, token), "sent")])
+    assert select(connection, campaign_id, run_after=now()).batches == []
+    assert runs.mapped_after(connection, campaign_id, now() - HOUR)
+
+
 def test_a_wider_filter_adds_who_matches_now_in_batches_that_the_next_run_sends(connection, art_and_sport):
     campaign_id = a_campaign(connection, filter_tags=["art"])
     assert select(connection, campaign_id).batches == [1]

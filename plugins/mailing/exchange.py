@@ -215,7 +215,7 @@ class Exchange:
                 messages.recover_claims(self._connection, self._campaign_id, self.batch, self._log.warning)
             if look.breaker_state != "closed" and look.is_due and not self.is_probe:
                 self.is_probe = gateways.take_probe(self._connection, self._gateway)
-        if look.audience_stale and look.status == "running":
+        if look.audience_stale and look.status == "running" and not look.sending:
             with self._connect() as connection:  # of its own: this task's plans are tied to sending
                 runs.follow_filter(connection, self._campaign_id)
         return look

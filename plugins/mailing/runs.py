@@ -99,15 +99,17 @@ def select_audience(
     enrolled = 0
     if grows or campaign["audience_stale"]:
         free = max_batches - len(_unfinished_batches(connection, campaign_id))
-        enrolled = _grow(connection, campaign, batch_size=batch_size, free=free)
+        enrolled = _grow(connection, campaign, is_run=True, batch_size=batch_size, free=free)
     unfinished = _unfinished_batches(connection, campaign_id)
     is_live = campaign["audience"] == "live"
     batches = [row["number"] for row in unfinished if not (is_live and row["is_late"])][:max_batches]
     if unfinished or is_first:
-        parameters = {"campaign_id": campaign_id, "revision": campaign["revision"], "run_after": run_after}
+        parameters = {"campaign_id": campaign_id, "revision": campaign["revision"]}
         connection.execute(SQL["start_campaign"], parameters)
     if is_over:
         return Opening([], f"its window closed at {campaign['sending_stop']}")
+    if run_after is not None:
+        connection.execute(SQL["note_mapped"], {"campaign_id": campaign_id, "run_after": run_after})
     return Opening(batches, f"{enrolled} clients joined its audience")
 
 
@@ -123,15 +125,22 @@ def follow_filter(connection: db.Connection, campaign_id: int) -> int:
     return _grow(connection, campaign, free=free)
 
 
-def _grow(connection: db.Connection, campaign: dict[str, Any], **how: Any) -> int:
-    """Everybody who matches by now joins; where the filter was edited, who does not is left out. How many joined."""
+def _grow(connection: db.Connection, campaign: dict[str, Any], *, is_run: bool = False, **how: Any) -> int:
+    """Everybody who matches by now joins; where the filter was edited, who does not is left out. How many joined.
+
+    The edit is not done with while anything is on its way that was claimed before it: that may come back. `is_run`: the
+    caller names the batches that are to be sent by now; else a further run does.
+    """
     if not campaign["audience_stale"]:
         return _enrol(connection, campaign["id"], **how)
     parameters = {"campaign_id": campaign["id"], "revision": campaign["revision"]}
     connection.execute(SQL["exclude_unmatched"], parameters)
     readmitted = connection.execute(SQL["readmit_matched"], parameters).rowcount
     enrolled = _enrol(connection, campaign["id"], **how)
-    connection.execute(SQL["audience_followed"], parameters)
+    if not is_run and (readmitted or (enrolled and not how.get("is_late"))):
+        connection.execute(SQL["wake_for_followers"], parameters)
+    if not campaign["sending"]:  # as of before the exclusion, which passes over what is on its way
+        connection.execute(SQL["audience_followed"], parameters)
     return readmitted + enrolled
 
 

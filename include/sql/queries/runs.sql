@@ -112,8 +112,8 @@ WHERE m.campaign_id = %(campaign_id)s
   AND EXISTS (SELECT FROM matching WHERE matching.id = m.client_id)
 
 -- name: audience_followed
--- Unless the filter was edited once more meanwhile, or something is on its way that was claimed before: where that comes back,
--- it must match, too.
+-- Unless the filter was edited once more meanwhile, or something was claimed at the very moment of the edit and is on its way:
+-- where that comes back, it must match, too.
 UPDATE campaigns c
 SET audience_stale = false
 WHERE c.id = %(campaign_id)s
@@ -123,13 +123,12 @@ WHERE c.id = %(campaign_id)s
 -- name: start_campaign
 -- Its audience is taken; from now on claims are granted, as long as the window is open (and nobody paused it meanwhile).
 -- An edit that came while the audience was being taken is followed before the first claim; who joins by it is sent to by
--- one more run. `run_after`: the moment the run stands for that names the batches, where it is a scheduled one.
+-- one more run.
 UPDATE campaigns
 SET status = CASE status WHEN 'paused' THEN 'paused' ELSE 'running' END,
     opened_at = coalesce(opened_at, now()),
     audience_stale = audience_stale OR revision <> %(revision)s,
     refiltered = refiltered OR revision <> %(revision)s,
-    mapped_at = greatest(mapped_at, %(run_after)s::timestamptz),
     wake_at = CASE WHEN revision <> %(revision)s THEN clock_timestamp() ELSE wake_at END,
     finished_at = NULL
 WHERE id = %(campaign_id)s
@@ -255,6 +254,17 @@ SELECT extract(epoch FROM updated)::float8 AS updated FROM campaigns WHERE id = 
 -- name: is_further_run_due
 -- Whether a run was asked for after the one that stands for %(run_after)s.
 SELECT wake_at > %(run_after)s AND wake_at < sending_stop AS is_due FROM campaigns WHERE id = %(campaign_id)s
+
+-- name: note_mapped
+-- The scheduled run that stands for %(run_after)s has named what is to be sent, be it nothing.
+UPDATE campaigns SET mapped_at = greatest(mapped_at, %(run_after)s)
+WHERE id = %(campaign_id)s AND status = 'running'
+
+-- name: wake_for_followers
+-- For those who are to be sent to by an edited filter, and whom none that has mapped knows of: unless a run is to come anyway.
+UPDATE campaigns SET wake_at = clock_timestamp()
+WHERE id = %(campaign_id)s AND status = 'running' AND clock_timestamp() < sending_stop
+  AND coalesce(wake_at <= mapped_at, true)
 
 -- name: mapped_after
 -- The moment of the latest scheduled run that has named what is to be sent, if it is after %(run_after)s.
