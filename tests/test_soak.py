@@ -131,3 +131,5 @@ def test_a_table_of_airflows_has_to_be_small_after_it_was_tidied_up():
     assert not tidiness("no_such_table", 5, before=9_000, after=9_000, campaigns=9).is_well
     assert tidiness("asset", 2, before=902, after=902, campaigns=900) is None
     assert not tidiness("asset", 2, before=904, after=904, campaigns=900).is_well
+    assert tidiness("log", 5, before=9_000, after=5 + TIDY_ROWS + 900, campaigns=900).is_well
+    assert not tidiness("log", 5, before=9_000, after=6 + TIDY_ROWS + 900, campaigns=900).is_well
