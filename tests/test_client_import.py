@@ -318,8 +318,8 @@ def test_two_imports_of_the_same_clients_in_opposite_order_both_finish(database,
 
 
 def test_logs_show_no_phone_number(connection, a_list, caplog):
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG, logger="mailing"):  # the demo, which another test runs, sets it higher
         import_clients(connection, a_list("79001234567,a,", "+7 (900) 123-45-68,a,", "7900123,,", "79001234569,a b,"))
 
     assert "rows=4" in caplog.text
-    assert not re.search(r"900\D{0,3}123", caplog.text)  # a moment or a duration may hold three of its digits
+    assert "900" not in caplog.text
