@@ -413,14 +413,20 @@ def test_a_narrower_filter_leaves_out_who_was_not_claimed_and_does_not_match(con
     assert runs.follow_filter(connection, campaign_id) == 0  # nothing is stale any more
 
 
-@pytest.mark.usefixtures("art_and_sport")
-def test_who_joins_by_a_wider_filter_need_not_wait_for_what_is_on_its_way(connection):
-    """Their run maps them; that nobody comes back who does not match is seen to before the next claim."""
-    campaign_id = a_campaign(connection, filter_tags=["art"])
+def refiltered_with_one_on_its_way(connection, **columns):
+    """A campaign for art, then for sport: its id, the lease of a task, and what that had claimed before the edit."""
+    campaign_id = a_campaign(connection, filter_tags=["art"], **columns)
     select(connection, campaign_id)
     token = take_lease(connection, campaign_id)
     [first] = claim(connection, campaign_id, token, limit=1)
     edit(connection, campaign_id, filter_tags=["sport"])
+    return campaign_id, token, first
+
+
+@pytest.mark.usefixtures("art_and_sport")
+def test_who_joins_by_a_wider_filter_need_not_wait_for_what_is_on_its_way(connection):
+    """Their run maps them; that nobody comes back who does not match is seen to before the next claim."""
+    campaign_id, token, first = refiltered_with_one_on_its_way(connection)
 
     assert select(connection, campaign_id).batches == [1, 2]
 
@@ -436,11 +442,7 @@ def test_who_joins_by_a_wider_filter_need_not_wait_for_what_is_on_its_way(connec
 @pytest.mark.parametrize("follow", [runs.select_audience, runs.follow_audience])
 def test_what_comes_back_while_the_audience_follows_an_edited_filter_must_match_it(connection, follow):
     """It was on its way, so the exclusion passed it over; it is back before the others have joined."""
-    campaign_id = a_campaign(connection, audience="live", filter_tags=["art"])
-    select(connection, campaign_id)
-    token = take_lease(connection, campaign_id)
-    [first] = claim(connection, campaign_id, token, limit=1)
-    edit(connection, campaign_id, filter_tags=["sport"])
+    campaign_id, token, first = refiltered_with_one_on_its_way(connection, audience="live")
 
     sports = "clients WHERE id NOT IN (SELECT client_id FROM messages)"
     with held_up(connection, lambda own: follow(own, campaign_id), enrolling(campaign_id, sports)):
@@ -454,11 +456,7 @@ def test_what_comes_back_while_the_audience_follows_an_edited_filter_must_match_
 
 @pytest.mark.usefixtures("art_and_sport")
 def test_who_joins_after_the_run_of_an_edited_filter_has_mapped_gets_another_one(connection):
-    campaign_id = a_campaign(connection, filter_tags=["art"])
-    select(connection, campaign_id)
-    token = take_lease(connection, campaign_id)
-    [first] = claim(connection, campaign_id, token, limit=1)
-    edit(connection, campaign_id, filter_tags=["sport"])
+    campaign_id, token, first = refiltered_with_one_on_its_way(connection)
     assert select(connection, campaign_id, run_after=row_of(connection, campaign_id)["wake_at"]).batches == [1, 2]
     some_clients(connection, 1, code="105", tags=("sport",))
     messages.record(connection, campaign_id, token, [outcome_of(first, "sent")])

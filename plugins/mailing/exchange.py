@@ -145,9 +145,8 @@ class Exchange:
             if met.is_well or met.failures:
                 standing = gateways.report(self._connection, self._gateway, met, is_probe=self.is_probe)
             is_open = standing is not None and standing.state == "open"
-            # Hours that the renewal has just brought: claimed is when their spans are known, too (follow_hours).
-            are_hours_new = self.terms.local_hours != self._hours
-            can_claim = not (self.is_lost or is_open or self.is_halted or are_hours_new)
+            # Of hours that the renewal has just brought, the spans must be known before a claim (follow_hours).
+            can_claim = not (self.is_lost or is_open or self.is_halted or self._are_hours_new)
             wants_any = room > 0 or unslotted > 0
             granted = self._claim(room, unslotted) if wants_any and can_claim else Granted(began)
         if is_renewed:
@@ -221,10 +220,14 @@ class Exchange:
         return look
 
     @property
+    def _are_hours_new(self) -> bool:
+        return self.terms.local_hours != self._hours
+
+    @property
     def are_hours_due(self) -> bool:
         """Whether a zone's local hours have opened or closed, or were changed: messages wait, or need not any more."""
         is_past_edge = self._hours is not None and time.monotonic() >= self._zones_until
-        return self.terms.local_hours != self._hours or is_past_edge
+        return self._are_hours_new or is_past_edge
 
     def follow_hours(self) -> None:
         """In transactions of their own: they lock the campaign, whose editor may wait for messages that we hold.

@@ -210,9 +210,7 @@ class Campaign(Base):
     # the audience followed; set by a trigger
     refiltered: Mapped[bool] = mapped_column(server_default=false())  # the filter was edited since the campaign opened:
     # what had expired and comes back must match it; set by a trigger
-    mapped_at: Mapped[
-        datetime | None
-    ]  # the moment that the latest scheduled run stands for which named what is to be sent
+    mapped_at: Mapped[datetime | None]  # for which moment the latest scheduled run stands that named what is to be sent
     opened_at: Mapped[datetime | None]  # its audience was selected
     finished_at: Mapped[datetime | None]  # or cancelled; kept by a trigger where plain SQL cancels
     archived_at: Mapped[datetime | None]  # its messages were dropped, its counts are kept; nothing changes any more

@@ -125,19 +125,28 @@ def follow_filter(connection: db.Connection, campaign_id: int) -> int:
     return _grow(connection, campaign, free=free)
 
 
-def _grow(connection: db.Connection, campaign: dict[str, Any], *, is_run: bool = False, **how: Any) -> int:
+def _grow(
+    connection: db.Connection,
+    campaign: dict[str, Any],
+    *,
+    free: int,
+    batch_size: int | None = None,
+    is_late: bool = False,
+    is_run: bool = False,
+) -> int:
     """Everybody who matches by now joins; where the filter was edited, who does not is left out. How many joined.
 
     The edit is not done with while anything is on its way that was claimed before it: that may come back. `is_run`: the
     caller names the batches that are to be sent by now; else a further run does.
     """
+    how: dict[str, Any] = {"free": free, "batch_size": batch_size, "is_late": is_late}
     if not campaign["audience_stale"]:
         return _enrol(connection, campaign["id"], **how)
     parameters = {"campaign_id": campaign["id"], "revision": campaign["revision"]}
     connection.execute(SQL["exclude_unmatched"], parameters)
     readmitted = connection.execute(SQL["readmit_matched"], parameters).rowcount
     enrolled = _enrol(connection, campaign["id"], **how)
-    if not is_run and (readmitted or (enrolled and not how.get("is_late"))):
+    if not is_run and (readmitted or (enrolled and not is_late)):
         connection.execute(SQL["wake_for_followers"], parameters)
     if not campaign["sending"]:  # as of before the exclusion, which passes over what is on its way
         connection.execute(SQL["audience_followed"], parameters)
