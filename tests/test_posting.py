@@ -35,7 +35,9 @@ def test_a_message_that_is_about_to_be_posted_is_known_at_every_moment(connectio
             posting.limit = 3
             posting.take(exchange.write([], posting.met, 3, 0))
             posting.set_to_work(opened)
-            await posting.news.wait()
+            while posting.held:
+                posting.news.clear()
+                await posting.news.wait()
             await posting.abandon()
 
     asyncio.run(post())
