@@ -266,6 +266,8 @@ class Settings:
             "API__INSTANCE_NAME": "Mailing Service",
             "API_AUTH__JWT_SECRET": self.secrets.jwt,
             "DAG_PROCESSOR__REFRESH_INTERVAL": "10",
+            # A file that was changed is parsed at once, and campaigns are when one was written (dag_watch.py).
+            "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "120",
             "DAG_PROCESSOR__PRINT_STATS_INTERVAL": "300",
             "DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(self.airflow_home / "bundles"),
             # What a killed scheduler or worker leaves is taken up within a minute, not within five.

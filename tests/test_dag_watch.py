@@ -113,6 +113,11 @@ def test_a_thread_looks_from_the_server_s_start_to_its_end_whatever_happens_mean
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         ).fetchall()
         assert len(ended) == 1
+        wait_until(in_airflow_waits)  # who parsed while the database was away may have found none
+        was_parsed(campaign_id, began_s=SURELY)
+        wait_until(lambda: not asked_anew())
+        forget_parses()
+
         a_campaign(connection)
         wait_until(in_airflow_waits)
 

@@ -71,8 +71,8 @@ def running() -> Iterator[None]:
 
 
 def _look_until(over: Event, look_s: float) -> None:
-    watch = DagWatch()
     while not over.is_set():
+        watch = DagWatch()  # anew after an error: who could not read the campaigns meanwhile may have parsed none
         try:
             with closing(db.connect()) as connection:
                 connection.autocommit = True
