@@ -19,6 +19,7 @@ import aiohttp
 import jwt
 import yarl
 from airflow.providers.http.hooks.http import HttpAsyncHook
+from airflow.sdk import Connection
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from mailing import replies
@@ -138,12 +139,12 @@ async def open_gateway(terms: Terms) -> AsyncIterator[Gateway]:
 
     Raises InvalidInput for a connection that is not defined, or has no usable address, token, proxy or CA file.
     """
-    hook = HttpAsyncHook(http_conn_id=terms.connection_id)
+    hook = _GatewayHook(http_conn_id=terms.connection_id)
     try:
         config = await hook.config()
-        connection = await hook.aget_connection(terms.connection_id)
     except AirflowNotFoundException as error:
         raise InvalidInput(f"connection {terms.connection_id}: is not defined; wanted the gateway's") from error
+    connection = hook.connection
     _check_base_url(terms.connection_id, config.base_url)
     _check_headers(terms.connection_id, connection.password, config.headers or {})
     options = config.extra_options or {}
@@ -161,6 +162,17 @@ async def open_gateway(terms: Terms) -> AsyncIterator[Gateway]:
         trust_env=bool(options.get("trust_env", False)),
     ) as session:
         yield Gateway(session, config.base_url, terms, token_expiry(connection.password))
+
+
+class _GatewayHook(HttpAsyncHook):
+    """Keeps the connection that its configuration was made of: its token, and one question to Airflow less."""
+
+    connection: Connection
+
+    async def aget_connection(self, conn_id: str) -> Connection:  # type: ignore[override]
+        """As `get_async_connection` asks for it, of the hook that it is given."""
+        self.connection = await super().aget_connection(conn_id)
+        return self.connection
 
 
 def _check_headers(connection_id: str, token: str | None, headers: Mapping[str, object]) -> None:
