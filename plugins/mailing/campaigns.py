@@ -91,12 +91,6 @@ def relevant(connection: db.Connection) -> list[dict[str, Any]]:
     return [row["campaign"] for row in rows]
 
 
-def for_dag(connection: db.Connection, campaign_id: int) -> list[dict[str, Any]]:
-    """The one campaign, in the form of `relevant`; an empty list where there is none."""
-    rows = connection.execute(SQL["campaign_for_dag"], {"campaign_id": campaign_id})
-    return [row["campaign"] for row in rows]
-
-
 def create(
     connection: db.Connection,
     *,

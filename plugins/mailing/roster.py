@@ -9,6 +9,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowRuntimeError
 
 from mailing import campaigns, db
 from mailing.campaigns import CampaignRow
+from mailing.window import Window
 
 log = structlog.get_logger(__name__)
 
@@ -25,6 +27,9 @@ DAG_PREFIX = "campaign_"
 
 SHORT_FIRST = 10
 """The priority of tasks that take a second, where those that send have 1: of what waits for a slot, they come first."""
+
+
+ALWAYS = Window(datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC))
 
 
 def dag_id(campaign_id: int) -> str:
@@ -43,25 +48,33 @@ def read(only_dag: str | None = None) -> Iterator[CampaignRow]:
 
     One query. A row that makes no sense is left out and logged; while the database is away, the last answer counts.
     """
-    for row in _rows(only_dag):
+    if only_dag is not None:
+        yield from _of_task(only_dag)
+        return
+    for row in _rows():
         try:
             yield CampaignRow.from_json(row)
         except (ValueError, TypeError, KeyError, OverflowError) as error:
             log.error("gets no DAG, its row cannot be read", campaign_id=row.get("id"), error=str(error))
 
 
-def _rows(only_dag: str | None) -> list[dict[str, Any]]:
-    if only_dag is not None and not only_dag.removeprefix(DAG_PREFIX).isdecimal():
-        return []  # another file's DAG
-    only_id = int(only_dag.removeprefix(DAG_PREFIX)) if only_dag else None
+def _of_task(only_dag: str) -> Iterator[CampaignRow]:
+    """The campaign whose task this process runs, if it is one. The database is not asked: that is the task's to do.
+
+    Nothing of the row is in the task that Airflow looks for here, and its DAG's schedule is nobody's in this process.
+    """
+    campaign_id = only_dag.removeprefix(DAG_PREFIX)
+    if only_dag.startswith(DAG_PREFIX) and campaign_id.isdecimal():
+        yield CampaignRow(int(campaign_id), name=None, window=ALWAYS, wake_at=None, is_live=True)
+
+
+def _rows() -> list[dict[str, Any]]:
     try:
         with db.transaction() as connection:
-            if only_id is not None:
-                return campaigns.for_dag(connection, only_id)
             rows = campaigns.relevant(connection)
     except (psycopg.Error, AirflowException, AirflowRuntimeError) as error:  # the connection may be undefined, too
         log.error("the mailing database is away: campaigns as of the last answer", error=type(error).__name__)
-        return [row for row in _read_snapshot() if only_id in (None, row.get("id"))]
+        return _read_snapshot()
     _write_snapshot(rows)
     return rows
 

@@ -12,13 +12,6 @@ WHERE sending_stop > now() - %(trail)s
   AND sending_start <= now() + %(lead)s
 ORDER BY id
 
--- name: campaign_for_dag
--- The one row a task process needs to build its own DAG.
-SELECT jsonb_build_object('id', id, 'name', name, 'sending_start', sending_start, 'sending_stop', sending_stop,
-                          'wake_at', wake_at, 'audience', audience) AS campaign
-FROM campaigns
-WHERE id = %(campaign_id)s
-
 -- name: insert_campaign
 -- With the next id, unless one is given: a row that is rolled back shall leave no gap in the ids.
 INSERT INTO campaigns
