@@ -5,7 +5,7 @@
 | `select_audience` | the clients that match the filter enter the ledger, once each, in batches |
 | `send_batch` | one per batch: claims messages, posts them to the gateway, writes down what became of each |
 | `follow_audience` | only for live audiences: sends to those who come to match while the window is open |
-| `close_campaign` | what the window closed on becomes `expired`; the campaign is `finished` |
+| `close_campaign` | what the window closed on `expired`; the campaign is `finished`. Skipped if `send_batch` did it |
 
 The run starts by itself at `sending_start`, or at once when the window is open already. Clearing a task, retrying it or
 triggering the DAG again sends nothing twice: the ledger (table `messages`) has one row per client. A run that you
@@ -29,6 +29,7 @@ from airflow.sdk.definitions.context import get_parsing_context
 from mailing import roster
 from mailing.campaigns import CampaignRow
 from mailing.operators import (
+    CLOSE_TASK,
     CloseCampaignOperator,
     FollowAudienceOperator,
     SelectAudienceOperator,
@@ -77,10 +78,10 @@ def campaign_dag(campaign: CampaignRow) -> DAG:
         send_batch = SendBatchOperator.partial(
             task_id="send_batch",
             campaign_id=campaign.id,
-            map_index_template="{{ label | default('batch') }}",
+            map_index_template="{{ label }}",
         ).expand(batch=select_audience.output)
         close_campaign = CloseCampaignOperator(
-            task_id="close_campaign",
+            task_id=CLOSE_TASK,
             campaign_id=campaign.id,
             trigger_rule=TriggerRule.ALL_DONE,
             retries=10,

@@ -84,8 +84,11 @@ def test_a_task_whose_turn_is_over_or_whose_dag_is_paused_goes_on_as_soon_as_it_
     ],
 )
 @pytest.mark.parametrize("is_running", [True, False])
-def test_a_task_leaves_what_is_left_to_a_later_run_that_has_mapped_it(connection, gateway, mapped, is_left, is_running):
+def test_a_task_that_would_wait_leaves_what_is_left_to_a_later_run_that_has_mapped_it(
+    connection, gateway, mapped, is_left, is_running
+):
     campaign_id, [batch] = an_open_campaign(connection, clients=3)
+    connection.execute("UPDATE messages SET not_before = now() + interval '10 minutes'")
     earlier, later = now() - HOUR, now()
     runs.wake(connection, campaign_id)  # a run that was asked for and has mapped nothing is none to leave it to
     if mapped:
@@ -96,10 +99,25 @@ def test_a_task_leaves_what_is_left_to_a_later_run_that_has_mapped_it(connection
     is_left = is_left and is_running
 
     task = SendBatchOperator(task_id="send_batch", campaign_id=campaign_id, batch=batch)
-    counts = asyncio.run(task.aexecute(context(running=[earlier, later] if is_running else [earlier])))
+    running = [earlier, later] if is_running else [earlier]
+    if is_left:
+        asyncio.run(task.aexecute(context(running=running)))
+    else:
+        assert wait_of(task, running=running) > 0
+    assert states(connection, campaign_id) == {"pending": 3}
 
-    assert counts == ({} if is_left else {"sent": 3})
-    assert states(connection, campaign_id) == ({"pending": 3} if is_left else {"sent": 3})
+
+def test_a_task_that_sends_stops_when_a_later_run_has_mapped_what_is_left(connection, gateway):
+    campaign_id, [batch] = an_open_campaign(connection, clients=60, messages_per_second=1)
+    later = now()
+    runs.select_audience(connection, campaign_id, run_after=later)
+
+    task = SendBatchOperator(task_id="send_batch", campaign_id=campaign_id, batch=batch)
+    asyncio.run(task.aexecute(context(running=[later])))
+
+    left = states(connection, campaign_id)
+    assert left.keys() == {"sent", "pending"}
+    assert gateway.stats()["received"] == left["sent"]
 
 
 @pytest.mark.parametrize("run_type", ["scheduled", "manual"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, time, timedelta
 
 import pytest
@@ -223,6 +224,34 @@ def test_a_live_audience_takes_in_nobody_after_the_stop(connection):
     some_clients(connection, 3)
     assert select(connection, campaign_id).batches == []
     assert close(connection, campaign_id).counts == {"audience": 2, "expired": 2}
+
+
+def test_who_has_sent_the_last_message_closes_the_campaign_and_nobody_before(connection):
+    campaign_id, [first, second] = an_open_campaign(connection, clients=2, batch_size=1)
+    is_last = threading.Barrier(2)
+
+    def send(number):
+        with db.transaction() as own:
+            token = messages.take_lease(own, campaign_id, number, "test")
+            [claimed] = claim(own, campaign_id, token, number)
+        with pytest.raises(NotFinished, match="others have messages left to send"), db.transaction() as own:
+            runs.close_after_last(own, campaign_id)
+        is_last.wait(20)
+        with db.transaction() as own:
+            messages.record(own, campaign_id, token, [outcome_of(claimed, "sent")])
+        is_last.wait(20)
+        with db.transaction() as own:
+            return runs.close_after_last(own, campaign_id).counts
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(send, [first, second])) == [{"audience": 2, "sent": 2}] * 2
+    assert connection.execute("SELECT count(*) AS n FROM finishes").fetchone() == {"n": 1}
+
+
+def test_a_live_campaign_is_not_closed_by_who_has_sent_the_last_message_so_far(connection):
+    campaign_id, _ = an_open_campaign(connection, clients=0, audience="live")
+    with pytest.raises(NotFinished, match="its audience may still grow"), connection.transaction():
+        runs.close_after_last(connection, campaign_id)
 
 
 def test_doubt_does_not_expire(connection):

@@ -160,6 +160,15 @@ def test_without_a_connection_an_end_waits_as_long_as_for_a_receiver_and_is_forg
     ]
 
 
+def test_a_campaigns_own_round_forgoes_nothing(connection):
+    campaign_id = an_end(connection)
+    connection.execute("UPDATE finishes SET created = now() - interval '4 days'")
+    assert webhook.deliver(campaign_id) == 0
+    assert standing(connection, "webhook_state") == [("pending",)]
+    assert webhook.deliver() == 0
+    assert standing(connection, "webhook_state") == [("off",)]
+
+
 def test_what_was_tried_is_told_when_its_connection_is_found_again_however_late(connection, receiver, monkeypatch):
     receiver.answers = [500]
     an_end(connection)

@@ -41,14 +41,11 @@ def known_events(campaign_id: int) -> set[str]:
     return {str((event.extra or {}).get("event_id")) for event in events}
 
 
-def announce(outlet_events: OutletEventAccessorsProtocol, campaign_id: int | None = None) -> list[str]:
-    """Emit what nobody has announced, of one campaign or of all. The ids of the events.
-
-    `outlet_events`: of the task's context. FINISHES is an outlet of the task, and this the last thing that it does.
-    """
+def announce(outlet_events: OutletEventAccessorsProtocol) -> list[str]:
+    """Emit what nobody has announced, of all campaigns. The ids of the events."""
     with db.transaction() as connection:
-        taken = finishes.take_unannounced(connection, campaign_id)
-    return _emit(outlet_events, taken)
+        taken = finishes.take_unannounced(connection)
+    return emit(outlet_events, taken)
 
 
 def announce_lost(
@@ -66,10 +63,14 @@ def announce_lost(
             elif finishes.take_again(connection, finish):
                 log.warning("its end was not announced, and is now", campaign_id=finish.campaign_id)
                 lost.append(finish.figures)
-    return _emit(outlet_events, lost)
+    return emit(outlet_events, lost)
 
 
-def _emit(outlet_events: OutletEventAccessorsProtocol, ends: Iterable[dict[str, Any]]) -> list[str]:
+def emit(outlet_events: OutletEventAccessorsProtocol, ends: Iterable[dict[str, Any]]) -> list[str]:
+    """Emit ends (their figures) that the caller has taken upon itself. The ids of the events.
+
+    `outlet_events`: of the task's context. FINISHES is an outlet of the task, and this the last thing that it does.
+    """
     events = outlet_events[FINISHES]
     ids = []
     for figures in ends:

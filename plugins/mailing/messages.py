@@ -57,7 +57,8 @@ class Terms:
     """What a task sends on, as of its last renewal: the gateway, who shares it, and what the campaign asks for.
 
     `campaigns`: how many hold live leases on the gateway; `siblings`: the live leases of this campaign, this one
-    included; `is_paced`: a limit of messages per second applies; `breaker_changed_s`: since it last opened or closed.
+    included; `is_paced`: a limit of messages per second applies; `breaker_changed_s`: since it last opened or closed;
+    `mapped_at`: the moment that the latest scheduled run stands for which has named what is left to send (aware).
     """
 
     gateway: str
@@ -78,6 +79,7 @@ class Terms:
     audience_stale: bool
     campaigns: int
     siblings: int
+    mapped_at: datetime | None = None
 
     @property
     def local_hours(self) -> LocalHours | None:

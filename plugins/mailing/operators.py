@@ -6,18 +6,20 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+import psycopg
 import structlog
 from airflow.sdk import BaseAsyncOperator, BaseOperator, Context
 from airflow.sdk.configuration import conf
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, DownstreamTasksSkipped
 
-from mailing import announce, db, environment, messages, runs, webhook
+from mailing import announce, db, environment, finishes, runs, webhook
+from mailing.campaigns import Progress
 from mailing.errors import NotFinished, NotFound
 from mailing.outcomes import Wait
 from mailing.sender import BatchSender, Stopped
@@ -27,6 +29,9 @@ log = structlog.get_logger(__name__)
 
 BY_HAND = ("manual", "operator_triggered")
 """Runs that a person asked for, or another pipeline (TriggerDagRunOperator)."""
+
+CLOSE_TASK = "close_campaign"
+"""The task that closes a campaign where no task that sent to it could."""
 
 EARLY_S = 60.0
 """A run that was triggered by hand so little before the start waits for it; an earlier one leaves it to the scheduled
@@ -73,6 +78,22 @@ class CampaignOperator(BaseOperator):
         """Go on after a wait."""
         return self.execute(context)
 
+    def close(self, context: Context, close: Callable[[db.Connection, int], Progress] = runs.close) -> dict[str, int]:
+        """Finish the campaign and tell other pipelines how it ended. Returns the counts by state; raises NotFinished.
+
+        The last thing that a task does.
+        """
+        with db.transaction() as connection:
+            progress = close(connection, self.campaign_id)
+            ends = finishes.take_unannounced(connection, self.campaign_id)
+        log.info(progress.standing, campaign_id=self.campaign_id, **progress.counts)
+        # Not from the beginning: Airflow asks its API about the outlets of every task that begins.
+        self.outlets.append(announce.FINISHES)
+        with suppress(Exception):  # upkeep goes on with it
+            webhook.deliver(self.campaign_id)
+        announce.emit(context["outlet_events"], ends)
+        return progress.counts
+
     def is_further_run_due(self, connection: db.Connection, context: Context) -> bool:
         """Whether somebody (an edit, a verdict, upkeep) asked for a run after this one."""
         return runs.is_further_run_due(connection, self.campaign_id, context["dag_run"].run_after)
@@ -82,11 +103,11 @@ class CampaignOperator(BaseOperator):
         return runs.mapped_after(connection, self.campaign_id, context["dag_run"].run_after)
 
     async def is_superseded(self, context: Context, mapped_at: datetime | None) -> bool:
-        """Whether the run of that moment is there to send what is left, so that this one need not wait.
+        """Whether that moment is a later run's, which is there to send what is left, so that this one need not wait.
 
         Else every edit would leave a run behind that waits, until Airflow starts no more of them (`max_active_runs`).
         """
-        if mapped_at is None:
+        if mapped_at is None or mapped_at <= context["dag_run"].run_after:
             return False
         task = context["ti"]
         return bool(
@@ -122,6 +143,20 @@ class SelectAudienceOperator(CampaignOperator):
         return opening.batches
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What sending to a batch came to: what to wait for before there is more (None: there is no more).
+
+    `updated`: when the campaign's row was last written, as `CampaignTrigger` has it; `label`: what the batch is called;
+    `mapped_at`: the moment (aware) of the latest scheduled run that has named what is left to send.
+    """
+
+    wait: Wait | None
+    updated: float | None
+    label: str
+    mapped_at: datetime | None
+
+
 class SendingOperator(CampaignOperator, BaseAsyncOperator):
     """A task that sends. It stops when Airflow wants it gone, waits while its DAG is paused, and sends by turns.
 
@@ -140,44 +175,40 @@ class SendingOperator(CampaignOperator, BaseAsyncOperator):
         self._is_probe = bool(event and event.get("is_probe"))
         return self.execute(context)  # type: ignore[no-untyped-call]
 
-    async def send(self, context: Context, number: int) -> tuple[dict[str, int], Wait | None, float | None]:
-        """Send one batch: how many attempts ended how, what to wait for, and when the campaign's row was written."""
-        self._sender = BatchSender(self.campaign_id, number, is_probe=self._is_probe)
+    async def send(self, context: Context, number: int) -> Turn:
+        """Send one batch until nothing is left to send now, or the turn is over."""
+        sender = self._sender = BatchSender(self.campaign_id, number, is_probe=self._is_probe)
         self._is_probe = False
         if self._turn_ends is None:
             self._turn_ends = time.monotonic() + _turn_s()
         if self._is_killed:
-            self._sender.stop()
-        watch = asyncio.create_task(self._watch_dag(context))
+            sender.stop()
+        watch = asyncio.create_task(self._watch_dag(context, sender, self._turn_ends))
         try:
-            result = await self._sender.run()
+            result = await sender.run()
         except Stopped as error:
             if self._is_killed or not (self._is_dag_paused or self._is_turn_over):
                 raise
             # At once; but while the DAG is paused Airflow does not start the task again, however soon it is due, and
             # after a turn, who waits already comes first.
             said = f"its turn is over; {error}" if self._is_turn_over else str(error)
-            return {}, Wait(0.0, said), None
+            return Turn(Wait(0.0, said), None, sender.label, sender.mapped_at)
         finally:
             watch.cancel()
         log.info(result.said, campaign_id=self.campaign_id, batch=number, **result.counts)
-        return result.counts, result.wait, result.updated
+        return Turn(result.wait, result.updated, sender.label, sender.mapped_at)
 
-    async def _watch_dag(self, context: Context) -> None:
-        """Stop sending once an operator pauses the DAG, or this turn is over."""
+    async def _watch_dag(self, context: Context, sender: BatchSender, turn_ends: float) -> None:
+        """Stop sending once an operator pauses the DAG, this turn is over, or a later run sends what is left."""
         task = context["ti"]
-        while True:
+        while not (self._is_turn_over or self._is_dag_paused):
             await asyncio.sleep(PAUSE_POLL_S)
-            if self._turn_ends and time.monotonic() > self._turn_ends and self._sender:
-                self._is_turn_over = True
-                self._sender.stop()
-                return
             with suppress(Exception):  # no answer is no pause
-                dag = await asyncio.to_thread(task.get_dag, task.dag_id)
-                if dag.is_paused and self._sender:
-                    self._is_dag_paused = True
-                    self._sender.stop()
-                    return
+                if time.monotonic() > turn_ends or await self.is_superseded(context, sender.mapped_at):
+                    self._is_turn_over = True
+                else:
+                    self._is_dag_paused = (await asyncio.to_thread(task.get_dag, task.dag_id)).is_paused
+        sender.stop()
 
     def wait(self, wait: Wait, updated: float | None) -> None:
         """As every task's, but never shorter than Airflow needs to hear of it. Does not return."""
@@ -214,24 +245,32 @@ def _turn_s() -> float:
 
 
 class SendBatchOperator(SendingOperator):
-    """Sends one batch of a campaign."""
+    """Sends one batch of a campaign. Whoever has sent the last message closes it, and has `CLOSE_TASK` skipped."""
 
     def __init__(self, *, batch: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.batch = batch
 
-    async def aexecute(self, context: Context) -> dict[str, int]:
-        """Return how many attempts ended how, in this try of the task. The ledger has the truth."""
-        with db.transaction() as connection:
-            context["label"] = messages.batch(connection, self.campaign_id, self.batch).label  # type: ignore[typeddict-unknown-key]
-            mapped_at = self.mapped_after(connection, context)
-        if await self.is_superseded(context, mapped_at):
+    def execute(self, context: Context) -> None:
+        """Send, and close the campaign if that was the last of it. What became of every message is in the ledger."""
+        super().execute(context)  # type: ignore[no-untyped-call]
+        try:
+            self.close(context, runs.close_after_last)
+        except NotFinished:
+            return
+        except psycopg.Error as error:
+            log.warning(f"{CLOSE_TASK} is to close it", campaign_id=self.campaign_id, error=type(error).__name__)
+            return
+        raise DownstreamTasksSkipped(tasks=[CLOSE_TASK])  # type: ignore[no-untyped-call]
+
+    async def aexecute(self, context: Context) -> None:
+        """Send until nothing is left to send now."""
+        turn = await self.send(context, self.batch)
+        context["label"] = turn.label  # type: ignore[typeddict-unknown-key]
+        if turn.wait is not None:
+            if not await self.is_superseded(context, turn.mapped_at):
+                self.wait_for_news(context, turn.wait, turn.updated)
             log.info("a later run sends what is left of it", campaign_id=self.campaign_id, batch=self.batch)
-            return {}
-        counts, wait, updated = await self.send(context, self.batch)
-        if wait is not None:
-            self.wait_for_news(context, wait, updated)
-        return counts
 
 
 class FollowAudienceOperator(SendingOperator):
@@ -246,9 +285,9 @@ class FollowAudienceOperator(SendingOperator):
             return
         next_look = Wait(FOLLOW_S, "looks for latecomers then")
         for number in batches:
-            _, wait, _ = await self.send(context, number)
-            if wait is not None and wait.seconds < next_look.seconds:
-                next_look = wait
+            turn = await self.send(context, number)
+            if turn.wait is not None and turn.wait.seconds < next_look.seconds:
+                next_look = turn.wait
             if self._is_dag_paused or self._is_turn_over or self._is_killed:
                 break
         with db.transaction() as connection:
@@ -257,27 +296,18 @@ class FollowAudienceOperator(SendingOperator):
 
 
 class CloseCampaignOperator(CampaignOperator):
-    """Finishes a campaign and says how it ended, to other pipelines, too.
+    """Finishes a campaign that no task could which sent to it: nobody matched, its window closed, or a task failed.
 
     Fails, to be tried again, while something is left to do.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(outlets=[announce.FINISHES], **kwargs)
-
     def execute(self, context: Context) -> dict[str, int]:
         """Return the counts by state; wait, without a worker slot, while live tasks may still speak."""
         try:
-            with db.transaction() as connection:
-                progress = runs.close(connection, self.campaign_id)
+            return self.close(context)
         except NotFinished as error:
             self._put_off(error, context)
             return {}
-        log.info(progress.standing, campaign_id=self.campaign_id, **progress.counts)
-        with suppress(Exception):  # upkeep goes on with it
-            webhook.deliver(self.campaign_id)
-        announce.announce(context["outlet_events"], self.campaign_id)
-        return progress.counts
 
     def _put_off(self, error: NotFinished, context: Context) -> None:
         """Wait, leave it to a further run (asked for since this one began, or now), or fail."""

@@ -205,7 +205,7 @@ def close(connection: db.Connection, campaign_id: int) -> Progress:
     seen = _lock_audience(connection, campaign_id)
     if seen["is_over"] and seen["opened_at"] is None and seen["status"] != "cancelled":
         select_audience(connection, campaign_id)
-    _recover_all(connection, campaign_id)
+    _recover_all(connection, campaign_id, is_any_sending=seen["sending"] > 0)
     campaign = campaigns.lock(connection, campaign_id)
     parameters = {"campaign_id": campaign_id}
     if campaign["is_over"] or campaign["status"] == "cancelled":
@@ -217,6 +217,13 @@ def close(connection: db.Connection, campaign_id: int) -> Progress:
         connection.execute(SQL["forget_throttle"], parameters)
         finishes.record(connection, campaign_id)
     return standing
+
+
+def close_after_last(connection: db.Connection, campaign_id: int) -> Progress:
+    """As `close`, for a task that is done with its batch: raises NotFinished at once where there is more to send."""
+    if db.one(connection, SQL["has_messages_left"], {"campaign_id": campaign_id}):
+        raise NotFinished(f"campaign {campaign_id}: others have messages left to send", again_in_s=None)
+    return close(connection, campaign_id)
 
 
 def make_room_ahead(connection: db.Connection) -> int | None:
@@ -265,10 +272,11 @@ def _unfinished_batches(connection: db.Connection, campaign_id: int) -> list[dic
     return connection.execute(SQL["unfinished_batches"], {"campaign_id": campaign_id}).fetchall()
 
 
-def _recover_all(connection: db.Connection, campaign_id: int) -> None:
+def _recover_all(connection: db.Connection, campaign_id: int, *, is_any_sending: bool) -> None:
     parameters = {"campaign_id": campaign_id, "batch": None}
-    span = db.one(connection, SQL["message_range"], parameters)
-    messages.recover_range(connection, campaign_id, **(span or {"first_id": None, "last_id": None}))
+    if is_any_sending:
+        span = db.one(connection, SQL["message_range"], parameters)
+        messages.recover_range(connection, campaign_id, **(span or {"first_id": None, "last_id": None}))
     connection.execute(SQL["forget_dead_leases"], parameters)
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TypeVar
 
 import psycopg
@@ -98,6 +99,16 @@ class BatchSender:
         self._exhausted_at: float | None = None  # when a claim last found less than it asked for
         self._slot_at = 0.0  # no slot before that
         self._stopped_at: float | None = None
+
+    @property
+    def label(self) -> str:
+        """What its batch is called. Known once it has begun to run, as the next."""
+        return self._exchange.batch.label
+
+    @property
+    def mapped_at(self) -> datetime | None:
+        """As `Terms.mapped_at`, a renewal ago at most."""
+        return self._exchange.terms.mapped_at
 
     def stop(self) -> None:
         """Claim no more, and end when what is in flight is answered, in 3 s at the latest. For signal handlers."""

@@ -135,10 +135,19 @@ def test_a_snapshot_that_cannot_be_written_is_no_import_error(connection, monkey
     assert set(parse()) == {f"campaign_{campaign_id}"}
 
 
-def test_a_task_process_builds_the_one_dag_it_needs(connection, monkeypatch):
-    _, wanted, _ = (a_campaign(connection) for _ in range(3))
-    monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", f"campaign_{wanted}")
-    assert set(parse()) == {f"campaign_{wanted}"}
+@pytest.mark.parametrize("audience", ["snapshot", "live"])
+def test_a_task_process_builds_the_one_dag_it_needs_without_the_database(connection, monkeypatch, audience):
+    _, wanted, _ = (a_campaign(connection, audience=audience) for _ in range(3))
+    whole = parse()[f"campaign_{wanted}"]
+    monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", whole.dag_id)
+    database_away(monkeypatch)
+    dags = parse()
+    assert dags.keys() == {whole.dag_id}
+    for task in whole.tasks:
+        there = dags[whole.dag_id].get_task(task.task_id)
+        assert (type(there), there.partial_kwargs if task.is_mapped else there.campaign_id) == (
+            type(task), task.partial_kwargs if task.is_mapped else wanted
+        )  # fmt: skip
     monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", "upkeep")
     assert parse() == {}
 
@@ -209,15 +218,44 @@ def test_a_campaign_whose_window_is_over_sends_nothing(connection, gateway, camp
     assert states(connection, campaign) == {"expired": 1_200}
 
 
-def test_a_dag_run_leaves_only_batch_numbers_and_counts_in_xcom(connection, gateway, campaign):
+def test_a_dag_run_leaves_only_batch_numbers_in_xcom(connection, gateway, campaign):
     finished = run(campaign, batch_size=500)
     pushed = {
         (ti.task_id, ti.map_index): ti.xcom_pull(task_ids=ti.task_id, map_indexes=ti.map_index)
         for ti in finished.get_task_instances()
     }
-    assert pushed[("select_audience", -1)] == [1, 2, 3]
-    assert pushed[("send_batch", 0)] == {"sent": 500}
-    assert pushed[("close_campaign", -1)] == {"audience": 1_200, "sent": 1_200}
+    assert {task: value for task, value in pushed.items() if value is not None} == {("select_audience", -1): [1, 2, 3]}
+
+
+def ends_of(finished):
+    """Of each task that is not mapped, and of the mapped ones together: the state."""
+    return {ti.task_id: ti.state for ti in finished.get_task_instances()}
+
+
+def test_who_sends_the_last_message_closes_the_campaign(connection, gateway, campaign):
+    finished = run(campaign, batch_size=500)
+    assert finished.state == "success"
+    assert ends_of(finished) == {"select_audience": "success", "send_batch": "success", "close_campaign": "skipped"}
+    [end] = connection.execute("SELECT figures, announced_at FROM finishes").fetchall()
+    assert (end["figures"]["sent"], end["figures"]["status"]) == (1_200, "finished")
+    assert end["announced_at"] is not None
+
+
+def test_the_last_task_closes_a_campaign_whose_senders_could_not(connection, gateway, campaign):
+    connection.execute("CREATE SEQUENCE tries")  # no rollback takes its numbers back
+    connection.execute(
+        "CREATE FUNCTION refuse_once() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$BEGIN IF nextval('tries') = 1 THEN RAISE 'not now'; END IF; RETURN new; END$$"
+    )
+    connection.execute(
+        "CREATE TRIGGER refuse_once BEFORE UPDATE ON campaigns"
+        " FOR EACH ROW WHEN (new.status = 'finished') EXECUTE FUNCTION refuse_once()"
+    )
+    finished = run(campaign)
+    assert finished.state == "success"
+    assert ends_of(finished) == dict.fromkeys(("select_audience", "send_batch", "close_campaign"), "success")
+    assert states(connection, campaign) == {"sent": 1_200}
+    assert [row["announced_at"] is not None for row in connection.execute("SELECT * FROM finishes")] == [True]
 
 
 def test_logs_never_show_a_phone_a_text_or_a_token(connection, gateway, campaign, capfd, monkeypatch):

@@ -50,7 +50,7 @@ SELECT g.name AS gateway, g.connection_id, g.endpoint, g.requests_in_flight, g.t
        extract(epoch FROM clock_timestamp() - g.breaker_changed_at)::float8 AS breaker_changed_s,
        extract(epoch FROM g.breaker_probe_at - clock_timestamp())::float8 AS breaker_probe_s,
        (g.messages_per_second IS NOT NULL OR c.messages_per_second IS NOT NULL) AS is_paced,
-       c.local_from, c.local_to, c.status, c.audience_stale,
+       c.local_from, c.local_to, c.status, c.audience_stale, c.mapped_at,
        (SELECT count(DISTINCT campaign_id) FROM sharing) AS campaigns,
        -- This lease's row in the snapshot is the one from before: counted though it may look expired there.
        (SELECT count(*) FROM sharing WHERE campaign_id = c.id AND token <> renewed.token) + 1 AS siblings

@@ -174,6 +174,13 @@ WHERE c.id = %(campaign_id)s
 -- name: forget_throttle
 DELETE FROM throttles WHERE campaign_id = %(campaign_id)s
 
+-- name: has_messages_left
+-- A row if any of its messages is pending or sending, by the counts that are kept with them.
+SELECT true AS has_any
+FROM state_counts
+WHERE campaign_id = %(campaign_id)s AND state IN ('pending', 'sending')
+HAVING sum(count) > 0
+
 -- name: message_range
 -- The ids between which all messages of the campaign lie.
 SELECT min(first_id) AS first_id, max(last_id) AS last_id FROM batches WHERE campaign_id = %(campaign_id)s
