@@ -29,7 +29,6 @@ from airflow.sdk.definitions.context import get_parsing_context
 from mailing import roster
 from mailing.campaigns import CampaignRow
 from mailing.operators import (
-    CLOSE_TASK,
     CloseCampaignOperator,
     FollowAudienceOperator,
     SelectAudienceOperator,
@@ -81,7 +80,7 @@ def campaign_dag(campaign: CampaignRow) -> DAG:
             map_index_template="{{ label }}",
         ).expand(batch=select_audience.output)
         close_campaign = CloseCampaignOperator(
-            task_id=CLOSE_TASK,
+            task_id="close_campaign",
             campaign_id=campaign.id,
             trigger_rule=TriggerRule.ALL_DONE,
             retries=10,
@@ -94,7 +93,8 @@ def campaign_dag(campaign: CampaignRow) -> DAG:
     return dag
 
 
-for campaign in roster.read(only_dag=get_parsing_context().dag_id):
+context = get_parsing_context()
+for campaign in roster.read(only_dag=context.dag_id, for_task=context.task_id is not None):
     try:
         globals()[roster.dag_id(campaign.id)] = campaign_dag(campaign)
     except Exception:

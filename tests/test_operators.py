@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from types import SimpleNamespace
 
 import pytest
-from airflow.sdk.exceptions import TaskDeferred
+from airflow.sdk.exceptions import DownstreamTasksSkipped, TaskDeferred
+from airflow.sdk.execution_time.context import OutletEventAccessors
 
-from mailing import runs
+from mailing import announce, runs
 from mailing.operators import (
     FOLLOW_S,
     PAUSE_POLL_S,
@@ -17,6 +17,7 @@ from mailing.operators import (
     SelectAudienceOperator,
     SendBatchOperator,
 )
+from mailing.sender import STOP_PATIENCE_S, Stopped
 from mailing.triggers import CampaignTrigger
 from tests.builders import HOUR, an_open_campaign, now, some_clients, states
 
@@ -31,13 +32,14 @@ def context(*, is_paused=False, running=()):
         get_dag=lambda dag_id: SimpleNamespace(is_paused=is_paused),
         get_dr_count=lambda dag_id, logical_dates, states: len(set(running) & set(logical_dates)),
     )
-    return {"ti": task, "dag_run": SimpleNamespace(run_after=now() - HOUR / 60)}
+    run = SimpleNamespace(run_after=now() - HOUR / 60)
+    return {"ti": task, "dag_run": run, "outlet_events": OutletEventAccessors()}
 
 
 def wait_of(operator, **more):
     """Execute a task to where it gives its slot back; for how many seconds, at most, it waits then."""
     with pytest.raises(TaskDeferred) as deferred:
-        asyncio.run(operator.aexecute(context(**more)))
+        operator.execute(context(**more))
     assert isinstance(deferred.value.trigger, CampaignTrigger)
     return deferred.value.trigger.until - time.time()
 
@@ -101,7 +103,7 @@ def test_a_task_that_would_wait_leaves_what_is_left_to_a_later_run_that_has_mapp
     task = SendBatchOperator(task_id="send_batch", campaign_id=campaign_id, batch=batch)
     running = [earlier, later] if is_running else [earlier]
     if is_left:
-        asyncio.run(task.aexecute(context(running=running)))
+        task.execute(context(running=running))
     else:
         assert wait_of(task, running=running) > 0
     assert states(connection, campaign_id) == {"pending": 3}
@@ -113,11 +115,53 @@ def test_a_task_that_sends_stops_when_a_later_run_has_mapped_what_is_left(connec
     runs.select_audience(connection, campaign_id, run_after=later)
 
     task = SendBatchOperator(task_id="send_batch", campaign_id=campaign_id, batch=batch)
-    asyncio.run(task.aexecute(context(running=[later])))
+    task.execute(context(running=[later]))
 
     left = states(connection, campaign_id)
     assert left.keys() == {"sent", "pending"}
     assert gateway.stats()["received"] == left["sent"]
+
+
+def test_a_task_that_makes_room_awaits_the_answers_to_what_it_has_posted(connection, gateway, monkeypatch):
+    """What a kill leaves in doubt, for there is no time to wait, the end of a turn does not."""
+    monkeypatch.setenv("MAILING_TURN_S", "0.1")
+    gateway.set(latency={"kind": "fixed", "seconds": PAUSE_POLL_S + STOP_PATIENCE_S + 1.0})
+    connection.execute("UPDATE gateways SET requests_in_flight = 1")
+    campaign_id, _ = an_open_campaign(connection, clients=5)
+
+    wait_of(SendBatchOperator(task_id="send_batch", campaign_id=campaign_id, batch=1))
+
+    assert states(connection, campaign_id) == {"sent": 1, "pending": 4}
+
+
+def test_whoever_comes_after_the_last_message_has_the_last_task_skipped_and_announces_nothing_again(
+    connection, gateway
+):
+    campaign_id, [first, second] = an_open_campaign(connection, clients=2, batch_size=1)
+    announced = []
+    for batch in (first, second, second):
+        task = SendBatchOperator(task_id="send_batch", campaign_id=campaign_id, batch=batch)
+        given = context()
+        if batch == first:
+            task.execute(given)
+            assert task.outlets == []
+        else:
+            with pytest.raises(DownstreamTasksSkipped) as skipped:
+                task.execute(given)
+            assert (skipped.value.tasks, task.outlets) == (["close_campaign"], [announce.FINISHES])
+        accessor = given["outlet_events"][announce.FINISHES]
+        announced.append([event.extra["sent"] for event in accessor.asset_alias_events])
+    assert announced == [[], [2, 2], []]
+
+
+def test_a_task_that_fails_says_of_which_messages_it_was(connection, gateway):
+    campaign_id, [_, second] = an_open_campaign(connection, clients=2, batch_size=1)
+    task = SendBatchOperator(task_id="send_batch", campaign_id=campaign_id, batch=second)
+    task.on_kill()
+    given = context()
+    with pytest.raises(Stopped):
+        task.execute(given)
+    assert given["label"] == "messages 2–2"
 
 
 @pytest.mark.parametrize("run_type", ["scheduled", "manual"])

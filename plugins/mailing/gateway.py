@@ -144,7 +144,8 @@ async def open_gateway(terms: Terms) -> AsyncIterator[Gateway]:
         config = await hook.config()
     except AirflowNotFoundException as error:
         raise InvalidInput(f"connection {terms.connection_id}: is not defined; wanted the gateway's") from error
-    connection = hook.connection
+    if (connection := hook.connection) is None:
+        raise InvalidInput(f"gateway {terms.gateway}: connection_id: wanted the id of its connection")
     _check_base_url(terms.connection_id, config.base_url)
     _check_headers(terms.connection_id, connection.password, config.headers or {})
     options = config.extra_options or {}
@@ -167,7 +168,7 @@ async def open_gateway(terms: Terms) -> AsyncIterator[Gateway]:
 class _GatewayHook(HttpAsyncHook):
     """Keeps the connection that its configuration was made of: its token, and one question to Airflow less."""
 
-    connection: Connection
+    connection: Connection | None = None
 
     async def aget_connection(self, conn_id: str) -> Connection:  # type: ignore[override]
         """As `get_async_connection` asks for it, of the hook that it is given."""

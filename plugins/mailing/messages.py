@@ -79,7 +79,7 @@ class Terms:
     audience_stale: bool
     campaigns: int
     siblings: int
-    mapped_at: datetime | None = None
+    mapped_at: datetime | None
 
     @property
     def local_hours(self) -> LocalHours | None:

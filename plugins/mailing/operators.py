@@ -31,7 +31,7 @@ BY_HAND = ("manual", "operator_triggered")
 """Runs that a person asked for, or another pipeline (TriggerDagRunOperator)."""
 
 CLOSE_TASK = "close_campaign"
-"""The task that closes a campaign where no task that sent to it could."""
+"""The id of the task that closes a campaign, unless one that sent to it has done so."""
 
 EARLY_S = 60.0
 """A run that was triggered by hand so little before the start waits for it; an earlier one leaves it to the scheduled
@@ -78,19 +78,22 @@ class CampaignOperator(BaseOperator):
         """Go on after a wait."""
         return self.execute(context)
 
-    def close(self, context: Context, close: Callable[[db.Connection, int], Progress] = runs.close) -> dict[str, int]:
-        """Finish the campaign and tell other pipelines how it ended. Returns the counts by state; raises NotFinished.
+    def close(self, context: Context, closing: Callable[[db.Connection, int], Progress] = runs.close) -> dict[str, int]:
+        """Finish the campaign by `closing` and tell other pipelines how it ended: the counts by state.
 
-        The last thing that a task does.
+        Nothing that takes time may come after it (`finishes.IN_HAND`). Raises NotFinished.
         """
-        with db.transaction() as connection:
-            progress = close(connection, self.campaign_id)
-            ends = finishes.take_unannounced(connection, self.campaign_id)
-        log.info(progress.standing, campaign_id=self.campaign_id, **progress.counts)
-        # Not from the beginning: Airflow asks its API about the outlets of every task that begins.
+        with db.connect() as connection:
+            with connection.transaction():
+                progress = closing(connection, self.campaign_id)
+            log.info(progress.standing, campaign_id=self.campaign_id, **progress.counts)
+            with suppress(Exception):  # upkeep goes on with it
+                webhook.deliver(self.campaign_id)
+            with connection.transaction():
+                ends = finishes.take_unannounced(connection, self.campaign_id)
+        # Airflow takes an alias's events from tasks whose outlet it is. No sooner: it asks its API about the outlets
+        # of each task that begins.
         self.outlets.append(announce.FINISHES)
-        with suppress(Exception):  # upkeep goes on with it
-            webhook.deliver(self.campaign_id)
         announce.emit(context["outlet_events"], ends)
         return progress.counts
 
@@ -102,7 +105,7 @@ class CampaignOperator(BaseOperator):
         """The moment of a later run that has mapped all that is left to send; None: there was none."""
         return runs.mapped_after(connection, self.campaign_id, context["dag_run"].run_after)
 
-    async def is_superseded(self, context: Context, mapped_at: datetime | None) -> bool:
+    def is_superseded(self, context: Context, mapped_at: datetime | None) -> bool:
         """Whether that moment is a later run's, which is there to send what is left, so that this one need not wait.
 
         Else every edit would leave a run behind that waits, until Airflow starts no more of them (`max_active_runs`).
@@ -110,11 +113,7 @@ class CampaignOperator(BaseOperator):
         if mapped_at is None or mapped_at <= context["dag_run"].run_after:
             return False
         task = context["ti"]
-        return bool(
-            await asyncio.to_thread(
-                task.get_dr_count, dag_id=task.dag_id, logical_dates=[mapped_at], states=["running"]
-            )
-        )
+        return bool(task.get_dr_count(dag_id=task.dag_id, logical_dates=[mapped_at], states=["running"]))
 
 
 class SelectAudienceOperator(CampaignOperator):
@@ -145,15 +144,14 @@ class SelectAudienceOperator(CampaignOperator):
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What sending to a batch came to: what to wait for before there is more (None: there is no more).
+    """What sending to a batch came to: what to wait for before more can be sent; None: nothing is left.
 
-    `updated`: when the campaign's row was last written, as `CampaignTrigger` has it; `label`: what the batch is called;
-    `mapped_at`: the moment (aware) of the latest scheduled run that has named what is left to send.
+    `updated`: when the campaign's row was last written, as `CampaignTrigger` has it; `mapped_at`: the moment (aware) of
+    the latest scheduled run that has named what is left to send.
     """
 
     wait: Wait | None
     updated: float | None
-    label: str
     mapped_at: datetime | None
 
 
@@ -167,7 +165,7 @@ class SendingOperator(CampaignOperator, BaseAsyncOperator):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._sender: BatchSender | None = None
-        self._is_killed = self._is_dag_paused = self._is_turn_over = self._is_probe = False
+        self._is_killed = self._is_dag_paused = self._makes_room = self._is_probe = False
         self._turn_ends: float | None = None  # by the monotonic clock
 
     def resume(self, context: Context, event: Any = None) -> Any:
@@ -176,7 +174,10 @@ class SendingOperator(CampaignOperator, BaseAsyncOperator):
         return self.execute(context)  # type: ignore[no-untyped-call]
 
     async def send(self, context: Context, number: int) -> Turn:
-        """Send one batch until nothing is left to send now, or the turn is over."""
+        """Send one batch until nothing is left to send now, or it is to make room for others.
+
+        From the loop's thread nothing may be asked of Airflow, nor our database's address: `execute` does, afterwards.
+        """
         sender = self._sender = BatchSender(self.campaign_id, number, is_probe=self._is_probe)
         self._is_probe = False
         if self._turn_ends is None:
@@ -187,28 +188,31 @@ class SendingOperator(CampaignOperator, BaseAsyncOperator):
         try:
             result = await sender.run()
         except Stopped as error:
-            if self._is_killed or not (self._is_dag_paused or self._is_turn_over):
+            if self._is_killed or not (self._is_dag_paused or self._makes_room):
                 raise
             # At once; but while the DAG is paused Airflow does not start the task again, however soon it is due, and
             # after a turn, who waits already comes first.
-            said = f"its turn is over; {error}" if self._is_turn_over else str(error)
-            return Turn(Wait(0.0, said), None, sender.label, sender.mapped_at)
+            said = f"makes room for others; {error}" if self._makes_room else str(error)
+            return Turn(Wait(0.0, said), None, sender.mapped_at)
         finally:
             watch.cancel()
+            self._sender = None
+            if sender.label is not None:
+                context["label"] = sender.label  # type: ignore[typeddict-unknown-key]
         log.info(result.said, campaign_id=self.campaign_id, batch=number, **result.counts)
-        return Turn(result.wait, result.updated, sender.label, sender.mapped_at)
+        return Turn(result.wait, result.updated, sender.mapped_at)
 
     async def _watch_dag(self, context: Context, sender: BatchSender, turn_ends: float) -> None:
         """Stop sending once an operator pauses the DAG, this turn is over, or a later run sends what is left."""
         task = context["ti"]
-        while not (self._is_turn_over or self._is_dag_paused):
+        while not (self._makes_room or self._is_dag_paused):
             await asyncio.sleep(PAUSE_POLL_S)
+            self._makes_room = time.monotonic() > turn_ends
             with suppress(Exception):  # no answer is no pause
-                if time.monotonic() > turn_ends or await self.is_superseded(context, sender.mapped_at):
-                    self._is_turn_over = True
-                else:
-                    self._is_dag_paused = (await asyncio.to_thread(task.get_dag, task.dag_id)).is_paused
-        sender.stop()
+                if await asyncio.to_thread(self.is_superseded, context, sender.mapped_at):
+                    self._makes_room = True
+                self._is_dag_paused = (await asyncio.to_thread(task.get_dag, task.dag_id)).is_paused
+        sender.stop(math.inf)  # nobody wants it gone: what is in flight is answered, or has its timeout
 
     def wait(self, wait: Wait, updated: float | None) -> None:
         """As every task's, but never shorter than Airflow needs to hear of it. Does not return."""
@@ -253,7 +257,12 @@ class SendBatchOperator(SendingOperator):
 
     def execute(self, context: Context) -> None:
         """Send, and close the campaign if that was the last of it. What became of every message is in the ledger."""
-        super().execute(context)  # type: ignore[no-untyped-call]
+        turn: Turn = super().execute(context)  # type: ignore[no-untyped-call]
+        if turn.wait is not None:
+            if not self.is_superseded(context, turn.mapped_at):
+                self.wait_for_news(context, turn.wait, turn.updated)
+            log.info("a later run sends what is left of it", campaign_id=self.campaign_id, batch=self.batch)
+            return
         try:
             self.close(context, runs.close_after_last)
         except NotFinished:
@@ -263,36 +272,41 @@ class SendBatchOperator(SendingOperator):
             return
         raise DownstreamTasksSkipped(tasks=[CLOSE_TASK])  # type: ignore[no-untyped-call]
 
-    async def aexecute(self, context: Context) -> None:
+    async def aexecute(self, context: Context) -> Turn:
         """Send until nothing is left to send now."""
-        turn = await self.send(context, self.batch)
-        context["label"] = turn.label  # type: ignore[typeddict-unknown-key]
-        if turn.wait is not None:
-            if not await self.is_superseded(context, turn.mapped_at):
-                self.wait_for_news(context, turn.wait, turn.updated)
-            log.info("a later run sends what is left of it", campaign_id=self.campaign_id, batch=self.batch)
+        return await self.send(context, self.batch)
 
 
 class FollowAudienceOperator(SendingOperator):
     """Sends to those who come to match a live campaign while its window is open."""
 
-    async def aexecute(self, context: Context) -> None:
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._batches: list[int] = []
+
+    def execute(self, context: Context) -> None:
         """End with the window; until then, look for latecomers now and then."""
         with db.transaction() as connection:
             batches = runs.follow_audience(connection, self.campaign_id)
             mapped_at = self.mapped_after(connection, context)
-        if batches is None or await self.is_superseded(context, mapped_at):
+        if batches is None or self.is_superseded(context, mapped_at):
             return
+        self._batches = batches
+        next_look: Wait = super().execute(context)  # type: ignore[no-untyped-call]
+        with db.transaction() as connection:
+            updated = runs.updated(connection, self.campaign_id)
+        self.wait(next_look, updated)
+
+    async def aexecute(self, context: Context) -> Wait:
+        """Send to latecomers; what to wait for then, never longer than until the next look."""
         next_look = Wait(FOLLOW_S, "looks for latecomers then")
-        for number in batches:
+        for number in self._batches:
             turn = await self.send(context, number)
             if turn.wait is not None and turn.wait.seconds < next_look.seconds:
                 next_look = turn.wait
-            if self._is_dag_paused or self._is_turn_over or self._is_killed:
+            if self._is_dag_paused or self._makes_room or self._is_killed:
                 break
-        with db.transaction() as connection:
-            updated = runs.updated(connection, self.campaign_id)
-        self.wait(next_look, updated)  # never longer than until the next look
+        return next_look
 
 
 class CloseCampaignOperator(CampaignOperator):

@@ -30,6 +30,7 @@ SHORT_FIRST = 10
 
 
 ALWAYS = Window(datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC))
+"""In a task's process: there nobody looks at the schedule of its DAG."""
 
 
 def dag_id(campaign_id: int) -> str:
@@ -43,15 +44,18 @@ def snapshot_file() -> Path:
     return Path(os.environ.get("MAILING_SNAPSHOT_FILE") or home / "mailing-campaigns.json")
 
 
-def read(only_dag: str | None = None) -> Iterator[CampaignRow]:
-    """The campaigns to build DAGs for, by id; `only_dag` (in a task's process): just that one, by its DAG's id.
+def read(only_dag: str | None = None, *, for_task: bool = False) -> Iterator[CampaignRow]:
+    """The campaigns to build DAGs for, by id; `only_dag`: just that one, by its DAG's id.
 
     One query. A row that makes no sense is left out and logged; while the database is away, the last answer counts.
+    `for_task`: in the process of a task of `only_dag`; then the database is not asked.
     """
-    if only_dag is not None:
+    if only_dag is not None and for_task:
         yield from _of_task(only_dag)
         return
     for row in _rows():
+        if only_dag not in (None, f"{DAG_PREFIX}{row.get('id')}"):
+            continue
         try:
             yield CampaignRow.from_json(row)
         except (ValueError, TypeError, KeyError, OverflowError) as error:
@@ -59,9 +63,9 @@ def read(only_dag: str | None = None) -> Iterator[CampaignRow]:
 
 
 def _of_task(only_dag: str) -> Iterator[CampaignRow]:
-    """The campaign whose task this process runs, if it is one. The database is not asked: that is the task's to do.
+    """The campaign whose task this process runs, if it is one's.
 
-    Nothing of the row is in the task that Airflow looks for here, and its DAG's schedule is nobody's in this process.
+    A task knows the campaign's id and reads what it needs when it runs. `is_live`, so that `follow_audience` is there.
     """
     campaign_id = only_dag.removeprefix(DAG_PREFIX)
     if only_dag.startswith(DAG_PREFIX) and campaign_id.isdecimal():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
@@ -98,21 +99,20 @@ class BatchSender:
         self._ahead = 0  # as many as are answered between two exchanges are claimed before there is room for them
         self._exhausted_at: float | None = None  # when a claim last found less than it asked for
         self._slot_at = 0.0  # no slot before that
-        self._stopped_at: float | None = None
-
-    @property
-    def label(self) -> str:
-        """What its batch is called. Known once it has begun to run, as the next."""
-        return self._exchange.batch.label
+        self._end_by: float | None = None  # it was told to stop
+        self.label: str | None = None  # what its batch is called; None: it has not begun
 
     @property
     def mapped_at(self) -> datetime | None:
-        """As `Terms.mapped_at`, a renewal ago at most."""
+        """As `Terms.mapped_at`, a renewal ago at most. It must have begun."""
         return self._exchange.terms.mapped_at
 
-    def stop(self) -> None:
-        """Claim no more, and end when what is in flight is answered, in 3 s at the latest. For signal handlers."""
-        self._stopped_at = self._stopped_at or time.monotonic()
+    def stop(self, patience_s: float = STOP_PATIENCE_S) -> None:
+        """Claim no more, and end when what is in flight is answered, or so soon: then what is not is `unknown`.
+
+        `math.inf`: as long as the gateway's timeout. For signal handlers.
+        """
+        self._end_by = min(self._end_by or math.inf, time.monotonic() + patience_s)
         self._exchange.is_ending = True
         if self._loop:
             self._loop.call_soon_threadsafe(self._posting.news.set)
@@ -126,6 +126,7 @@ class BatchSender:
         self._loop = asyncio.get_running_loop()
         gc.freeze()  # what Airflow imported need not be searched for garbage again and again: a quarter of our time
         await asyncio.to_thread(self._exchange.begin)
+        self.label = self._exchange.batch.label
         clean = False
         try:
             result = await self._send_through_gateway()
@@ -135,7 +136,7 @@ class BatchSender:
             with suppress(psycopg.Error):
                 await asyncio.to_thread(self._exchange.end, left, clean=clean)
             await asyncio.to_thread(self._log.close)  # last: whatever may depend on it is written
-        if self._stopped_at:
+        if self._end_by is not None:
             raise Stopped(f"{self._name}: told to stop; {result.said}")
         return result
 
@@ -180,7 +181,7 @@ class BatchSender:
         posting = self._posting
         while True:
             await self._trade(gateway)
-            if self._stopped_at and (not posting.in_flight or time.monotonic() > self._stopped_at + STOP_PATIENCE_S):
+            if self._end_by is not None and (not posting.in_flight or time.monotonic() > self._end_by):
                 return self._result(f"{len(posting.in_flight)} requests were not answered in time")
             if posting.held or posting.outcomes:
                 await self._await_replies()
@@ -227,7 +228,7 @@ class BatchSender:
     async def _pause(self, seconds: float) -> None:
         """Wait, unless there is news or the task is told to stop."""
         self._posting.news.clear()
-        if self._stopped_at:
+        if self._end_by is not None:
             seconds = min(seconds, EXCHANGE_S)
         with suppress(TimeoutError):
             await asyncio.wait_for(self._posting.news.wait(), seconds)
@@ -275,7 +276,7 @@ class BatchSender:
     def _is_ending(self) -> bool:
         """Whether nothing more is to be begun by this task."""
         is_ill = self._posting.met.failures >= breaker.TOLERANCE
-        return bool(self._stopped_at or self._posting.is_refused or is_ill or self._exchange.is_lost)
+        return bool(self._end_by is not None or self._posting.is_refused or is_ill or self._exchange.is_lost)
 
     def _rewind(self) -> None:
         self._exhausted_at = None

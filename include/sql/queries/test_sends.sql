@@ -2,7 +2,7 @@
 
 -- name: terms
 -- One row: what the campaign would send now, and on which terms (as messages.sql: renew_lease tells them to a task).
-SELECT c.text, c.status, c.audience_stale, c.local_from, c.local_to,
+SELECT c.text, c.status, c.audience_stale, c.mapped_at, c.local_from, c.local_to,
        g.name AS gateway, g.connection_id, g.endpoint, g.requests_in_flight, g.timeout_s::float8, g.repeat_codes,
        g.token_warning_s, g.breaker_state, g.breaker_reason,
        extract(epoch FROM clock_timestamp() - g.breaker_changed_at)::float8 AS breaker_changed_s,
