@@ -310,7 +310,7 @@ class FollowAudienceOperator(SendingOperator):
 
 
 class CloseCampaignOperator(CampaignOperator):
-    """Finishes a campaign that no task could which sent to it: nobody matched, its window closed, or a task failed.
+    """Finishes a campaign where no task that sent to it could: nobody matched, its window closed, or a task failed.
 
     Fails, to be tried again, while something is left to do.
     """
