@@ -101,10 +101,6 @@ class CampaignOperator(BaseOperator):
         """Whether somebody (an edit, a verdict, upkeep) asked for a run after this one."""
         return runs.is_further_run_due(connection, self.campaign_id, context["dag_run"].run_after)
 
-    def mapped_after(self, connection: db.Connection, context: Context) -> datetime | None:
-        """The moment of a later run that has mapped all that is left to send; None: there was none."""
-        return runs.mapped_after(connection, self.campaign_id, context["dag_run"].run_after)
-
     def is_superseded(self, context: Context, mapped_at: datetime | None) -> bool:
         """Whether that moment is a later run's, which is there to send what is left, so that this one need not wait.
 
@@ -288,7 +284,7 @@ class FollowAudienceOperator(SendingOperator):
         """End with the window; until then, look for latecomers now and then."""
         with db.transaction() as connection:
             batches = runs.follow_audience(connection, self.campaign_id)
-            mapped_at = self.mapped_after(connection, context)
+            mapped_at = runs.mapped_at(connection, self.campaign_id)
         if batches is None or self.is_superseded(context, mapped_at):
             return
         self._batches = batches

@@ -54,7 +54,7 @@ def read(only_dag: str | None = None, *, for_task: bool = False) -> Iterator[Cam
         yield from _of_task(only_dag)
         return
     for row in _rows():
-        if only_dag not in (None, f"{DAG_PREFIX}{row.get('id')}"):
+        if only_dag not in (None, dag_id(row.get("id", 0))):
             continue
         try:
             yield CampaignRow.from_json(row)

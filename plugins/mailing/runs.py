@@ -78,7 +78,7 @@ def select_audience(
     gateway's requests in flight.
 
     `run_after`: the moment (aware) that a scheduled run stands for; earlier ones leave to it what is left to send
-    (`mapped_after`).
+    (`mapped_at`).
 
     Running it again adds nobody twice. A `snapshot` audience is taken once, when the campaign opens; `newcomers` asks
     for those who match by now (a run that a person triggered). The task that follows a `live` audience sends to
@@ -205,7 +205,9 @@ def close(connection: db.Connection, campaign_id: int) -> Progress:
     seen = _lock_audience(connection, campaign_id)
     if seen["is_over"] and seen["opened_at"] is None and seen["status"] != "cancelled":
         select_audience(connection, campaign_id)
-    _recover_all(connection, campaign_id, is_any_sending=seen["sending"] > 0)
+    if seen["sending"]:
+        _recover_all(connection, campaign_id)
+    connection.execute(SQL["forget_dead_leases"], {"campaign_id": campaign_id, "batch": None})
     campaign = campaigns.lock(connection, campaign_id)
     parameters = {"campaign_id": campaign_id}
     if campaign["is_over"] or campaign["status"] == "cancelled":
@@ -272,12 +274,9 @@ def _unfinished_batches(connection: db.Connection, campaign_id: int) -> list[dic
     return connection.execute(SQL["unfinished_batches"], {"campaign_id": campaign_id}).fetchall()
 
 
-def _recover_all(connection: db.Connection, campaign_id: int, *, is_any_sending: bool) -> None:
-    parameters = {"campaign_id": campaign_id, "batch": None}
-    if is_any_sending:
-        span = db.one(connection, SQL["message_range"], parameters)
-        messages.recover_range(connection, campaign_id, **(span or {"first_id": None, "last_id": None}))
-    connection.execute(SQL["forget_dead_leases"], parameters)
+def _recover_all(connection: db.Connection, campaign_id: int) -> None:
+    span = db.one(connection, SQL["message_range"], {"campaign_id": campaign_id})
+    messages.recover_range(connection, campaign_id, **(span or {"first_id": None, "last_id": None}))
 
 
 def dead_leases(connection: db.Connection) -> list[tuple[int, int]]:
@@ -313,9 +312,9 @@ def is_further_run_due(connection: db.Connection, campaign_id: int, run_after: d
     return bool(row and row["is_due"])
 
 
-def mapped_after(connection: db.Connection, campaign_id: int, run_after: datetime) -> datetime | None:
-    """Of a scheduled run after `run_after` that has named what is to be sent: the moment it stands for (all aware)."""
-    row = db.one(connection, SQL["mapped_after"], {"campaign_id": campaign_id, "run_after": run_after})
+def mapped_at(connection: db.Connection, campaign_id: int) -> datetime | None:
+    """The moment (aware) of the latest scheduled run that has named what is to be sent; None: none has."""
+    row = db.one(connection, SQL["campaign_mapped_at"], {"campaign_id": campaign_id})
     return row["mapped_at"] if row else None
 
 

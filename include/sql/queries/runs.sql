@@ -273,9 +273,9 @@ UPDATE campaigns SET wake_at = clock_timestamp()
 WHERE id = %(campaign_id)s AND status = 'running' AND clock_timestamp() < sending_stop
   AND coalesce(wake_at <= mapped_at, true)
 
--- name: mapped_after
--- The moment of the latest scheduled run that has named what is to be sent, if it is after %(run_after)s.
-SELECT mapped_at FROM campaigns WHERE id = %(campaign_id)s AND mapped_at > %(run_after)s
+-- name: campaign_mapped_at
+-- The moment of the latest scheduled run that has named what is to be sent.
+SELECT mapped_at FROM campaigns WHERE id = %(campaign_id)s
 
 -- name: fold_counts
 -- Put a campaign's counts together in shard 0; those by time in the narrowest of the spans %(widths_s)s of which it takes no
