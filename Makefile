@@ -55,7 +55,7 @@ promtool: $(READY)  ## Put Debian's promtool into .venv: it tries the alerts (on
 	@test -x $(BIN)/promtool || { folder="$$(mktemp -d)" && (cd "$$folder" && apt-get download -qq prometheus) && \
 	  dpkg-deb --fsys-tarfile "$$folder"/prometheus_*.deb | tar -x -C $(BIN) --strip-components=3 ./usr/bin/promtool && rm -r "$$folder"; }
 
-compose-plugin: $(READY)  ## Put Debian's Docker Compose into .venv: it reads docker-compose.yaml (two tests are skipped without one)
+compose-plugin: $(READY)  ## Put Debian's Docker Compose into .venv: it reads docker-compose.yaml (three tests are skipped without one)
 	@docker compose version >/dev/null 2>&1 || test -x $(BIN)/docker-compose || { folder="$$(mktemp -d)" && \
 	  (cd "$$folder" && "$(CURDIR)/tests/compose/next-debian" docker-compose) && dpkg-deb --fsys-tarfile "$$folder"/docker-compose_*.deb | \
 	  tar -x -C $(BIN) --strip-components=5 ./usr/libexec/docker/cli-plugins/docker-compose && rm -r "$$folder"; }
